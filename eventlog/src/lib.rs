@@ -3,7 +3,10 @@
 //! One trait, two backends. The record is the [`sluice_schema::frame`]; this
 //! crate never looks inside one.
 
-use std::future::Future;
+pub mod committer;
+pub mod embedded;
+pub mod metrics;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,26 +136,26 @@ pub enum ReadEvent {
     Idle,
 }
 
+/// Called exactly once, from any thread, when the fate of a record is known.
+/// It must not block.
+pub type Completion = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+
 /// A durable log of frames.
 pub trait EventLog: Send + Sync + 'static {
     /// Number of partitions, at least 1 and at most 64.
     fn partitions(&self) -> u32;
 
-    /// Appends a record; ready only when it is durable.
-    fn append(
-        &self,
-        record: Record,
-    ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+    /// Appends a record and calls `done` when it is durable, or is known not to
+    /// be. Records of one partition are stored in the order of the calls. A log
+    /// on local disk may finish the work, and call `done`, before it returns.
+    fn append(&self, record: Record, done: Completion);
 
     /// A reader of `group`. Positions belong to the group.
     fn reader(&self, group: &str) -> Result<Box<dyn LogReader>, LogError>;
 
-    /// Records of `partition` below `upto` may go.
-    fn trim(
-        &self,
-        partition: Partition,
-        upto: Offset,
-    ) -> impl Future<Output = Result<(), LogError>> + Send;
+    /// Records of `partition` below `upto` may go, as far as every group has
+    /// committed past them. Blocks.
+    fn trim(&self, partition: Partition, upto: Offset) -> Result<(), LogError>;
 
     /// Whether appends can be expected to work.
     fn health(&self) -> Health;

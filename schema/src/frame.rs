@@ -130,7 +130,37 @@ pub enum FrameError {
     Count,
 }
 
+/// How full a frame is: the one place that knows when a frame closes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FrameSize {
+    bytes: usize,
+    requests: u32,
+    events: u32,
+}
+
+impl FrameSize {
+    /// Counts a request of `payload_bytes` and `events` in, or says that it
+    /// must wait for the next frame. An empty frame takes any request.
+    pub fn add(&mut self, payload_bytes: usize, events: u32) -> bool {
+        let bytes = self.bytes + payload_bytes;
+        let events = self.events.saturating_add(events);
+        let fits = self.requests < MAX_FRAME_REQUESTS
+            && events <= MAX_FRAME_EVENTS
+            && bytes <= MAX_FRAME_BYTES;
+        if fits || self.requests == 0 {
+            *self = Self {
+                bytes,
+                requests: self.requests + 1,
+                events,
+            };
+            return true;
+        }
+        false
+    }
+}
+
 /// Collects requests and cuts them into a frame. Reusable: buffers are kept.
+/// What may join a frame is for [`FrameSize`] to say.
 pub struct FrameBuilder {
     body: Vec<u8>,
     requests: u32,
@@ -155,15 +185,6 @@ impl FrameBuilder {
         }
     }
 
-    /// Whether a request of `payload_bytes` and `events` may join this frame.
-    /// An empty frame takes any request.
-    pub fn fits(&self, payload_bytes: usize, events: u32) -> bool {
-        self.requests == 0
-            || (self.requests < MAX_FRAME_REQUESTS
-                && self.events.saturating_add(events) <= MAX_FRAME_EVENTS
-                && self.body.len() + payload_bytes <= MAX_FRAME_BYTES)
-    }
-
     /// Whether nothing has been pushed since the last cut.
     pub fn is_empty(&self) -> bool {
         self.requests == 0
@@ -185,12 +206,15 @@ impl FrameBuilder {
             ProjectRef::Slug(slug) => {
                 let bytes = &slug.as_bytes()[..slug.len().min(usize::from(u16::MAX))];
                 self.body.push(1);
-                self.body.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+                self.body
+                    .extend_from_slice(&(bytes.len() as u16).to_le_bytes());
                 self.body.extend_from_slice(bytes);
             }
         }
-        self.body.extend_from_slice(&request.received_at_us.to_le_bytes());
-        self.body.extend_from_slice(&(request.payload.len() as u32).to_le_bytes());
+        self.body
+            .extend_from_slice(&request.received_at_us.to_le_bytes());
+        self.body
+            .extend_from_slice(&(request.payload.len() as u32).to_le_bytes());
         self.body.extend_from_slice(request.payload);
         self.requests += 1;
         self.events = self.events.saturating_add(events);
@@ -198,7 +222,10 @@ impl FrameBuilder {
 
     /// Cuts the frame and leaves the builder empty.
     pub fn finish(&mut self, id: FrameId) -> Bytes {
-        let compressed = self.compressor.as_mut().and_then(|c| c.compress(&self.body).ok());
+        let compressed = self
+            .compressor
+            .as_mut()
+            .and_then(|c| c.compress(&self.body).ok());
         let (codec, body) = match &compressed {
             Some(bytes) if bytes.len() < self.body.len() => (CODEC_ZSTD, bytes.as_slice()),
             _ => (CODEC_STORED, self.body.as_slice()),
@@ -281,7 +308,11 @@ impl Frame {
         while !rest.is_empty() {
             requests.push(read_request(&mut rest)?);
         }
-        if requests.len() == expected { Ok(requests) } else { Err(FrameError::Count) }
+        if requests.len() == expected {
+            Ok(requests)
+        } else {
+            Err(FrameError::Count)
+        }
     }
 }
 
@@ -299,7 +330,12 @@ fn read_request<'a>(rest: &mut &'a [u8]) -> Result<Request<'a>, FrameError> {
     let received_at_us = i64::from_le_bytes(take(rest)?);
     let length = u32::from_le_bytes(take(rest)?);
     let payload = take_slice(rest, length as usize)?;
-    Ok(Request { project, received_at_us, kind, payload })
+    Ok(Request {
+        project,
+        received_at_us,
+        kind,
+        payload,
+    })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], FrameError> {
@@ -354,14 +390,18 @@ mod tests {
     fn any_request() -> impl Strategy<Value = Owned> {
         let project = prop_oneof![any::<i64>().prop_map(Ok), "[a-zé-]{0,40}".prop_map(Err)];
         let kind = prop_oneof![Just(ContentKind::Health), Just(ContentKind::Evaluations)];
-        (project, any::<i64>(), kind, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(
-            |(project, received_at_us, kind, payload)| Owned {
+        (
+            project,
+            any::<i64>(),
+            kind,
+            proptest::collection::vec(any::<u8>(), 0..200),
+        )
+            .prop_map(|(project, received_at_us, kind, payload)| Owned {
                 project,
                 received_at_us,
                 kind,
                 payload,
-            },
-        )
+            })
     }
 
     proptest! {
@@ -406,24 +446,21 @@ mod tests {
 
     #[test]
     fn a_frame_closes_at_its_limits() {
-        let mut builder = FrameBuilder::new();
-        assert!(builder.fits(2 * MAX_FRAME_BYTES, 1_000), "an empty frame takes any request");
-        let request = Request {
-            project: ProjectRef::Id(ProjectId(1)),
-            received_at_us: 0,
-            kind: ContentKind::Health,
-            payload: b"{}",
-        };
-        for _ in 0..MAX_FRAME_REQUESTS {
-            assert!(builder.fits(2, 1));
-            builder.push(&request, 1);
-        }
-        assert!(!builder.fits(2, 1));
-        builder.finish(FrameId::new());
-        builder.push(&request, MAX_FRAME_EVENTS);
-        assert!(!builder.fits(2, 1));
-        assert!(builder.fits(2, 0));
-        assert!(!builder.fits(MAX_FRAME_BYTES, 0));
+        let mut many = FrameSize::default();
+        assert!((0..MAX_FRAME_REQUESTS).all(|_| many.add(2, 1)));
+        assert!(!many.add(2, 1), "requests");
+        let mut events = FrameSize::default();
+        assert!(events.add(2, MAX_FRAME_EVENTS));
+        assert!(events.add(2, 0) && !events.add(2, 1), "events");
+        let mut bytes = FrameSize::default();
+        assert!(bytes.add(MAX_FRAME_BYTES, 1));
+        assert!(bytes.add(0, 0) && !bytes.add(1, 0), "bytes");
+        let mut alone = FrameSize::default();
+        assert!(
+            alone.add(4 * MAX_FRAME_BYTES, 1_000),
+            "an empty frame takes any request"
+        );
+        assert!(!alone.add(0, 0));
     }
 
     #[test]

@@ -7,9 +7,7 @@ use uuid::Uuid;
 
 /// A project's internal identifier: the `id` column of `projects`, a positive
 /// 64-bit integer. Its UUID and slug are only handles to it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ProjectId(pub i64);
 
