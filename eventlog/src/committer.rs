@@ -255,7 +255,7 @@ fn run<L: EventLog>(shared: &Arc<Shared>, log: &L) {
             Box::new(move |fate| {
                 release(
                     released,
-                    fate.as_ref().map(|_| ()).map_err(SubmitError::from),
+                    &fate.as_ref().map(|_| ()).map_err(SubmitError::from),
                 );
                 let mut state = shared.lock();
                 state.in_flight -= 1;
