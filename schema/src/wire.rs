@@ -1,0 +1,62 @@
+//! Bodies of the device endpoints, and the one set of rules by which they are
+//! refused, kept, clamped, cut or dropped (telemetry.md §2 and §3).
+//!
+//! The edge decodes a body to validate it and to count its events; the
+//! aggregator decodes the same bytes to make rows. Both call the same function,
+//! so that what was accepted is what is counted. A body travels as the device
+//! sent it: nothing is ever serialised again.
+//!
+//! What always holds: decoding is a pure function of the bytes; it neither
+//! panics nor recurses, whatever the bytes; a field's text is materialised only
+//! when it is asked for.
+
+pub mod flags;
+pub mod health;
+mod json;
+mod text;
+
+use thiserror::Error;
+
+/// Largest accepted body after decompression, in bytes (telemetry.md §2.5).
+pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
+
+/// Why a body is refused as a whole. All of these are a 400 (telemetry.md §0).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not JSON, or not UTF-8.
+    #[error("the body is not valid JSON")]
+    NotJson,
+    /// A required field is missing or null.
+    #[error("{0} is required")]
+    Missing(&'static str),
+    /// A field is of the wrong type.
+    #[error("{field} must be {expected}")]
+    WrongType {
+        /// Path of the field.
+        field: &'static str,
+        /// What it must be, with its article.
+        expected: &'static str,
+    },
+    /// Not one event of the batch has a type that is known.
+    #[error("events[].type must be one of app_launch, js_error, crash, custom, perf_sample")]
+    NoKnownEvent,
+}
+
+/// Reusable memory of a decoder. One per thread or connection.
+#[derive(Default)]
+pub struct Scratch {
+    body: Vec<u8>,
+    buffers: simd_json::Buffers,
+}
+
+impl Scratch {
+    /// Parses `body` into a tape that borrows this scratch.
+    fn parse(&mut self, body: &[u8]) -> Result<simd_json::Tape<'_>, Refusal> {
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        self.body.clear();
+        self.body.extend_from_slice(body);
+        text::repair_lone_surrogates(&mut self.body);
+        simd_json::to_tape_with_buffers(&mut self.body, &mut self.buffers)
+            .map_err(|_| Refusal::NotJson)
+    }
+}
