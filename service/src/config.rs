@@ -58,14 +58,19 @@ impl std::error::Error for Problems {}
 
 /// Reads the configuration of this process. `Err` is the code to exit with:
 /// the problems were printed, or `--check-config` has done what it is for.
-pub fn load<C>(args: &ConfigArgs, read: impl FnOnce(&mut ConfigReader) -> C) -> Result<C, ExitCode> {
+pub fn load<C>(
+    args: &ConfigArgs,
+    read: impl FnOnce(&mut ConfigReader) -> C,
+) -> Result<C, ExitCode> {
     match evaluate(Source::of_process(args.config.as_deref()), read) {
         Err(problems) => {
             eprint!("{problems}");
             Err(ExitCode::from(78)) // EX_CONFIG of sysexits.h
         }
         Ok((_, settings)) if args.check_config => {
-            settings.iter().for_each(|setting| println!("{setting}"));
+            for setting in settings {
+                println!("{setting}");
+            }
             Err(ExitCode::SUCCESS)
         }
         Ok((config, _)) => Ok(config),
@@ -85,7 +90,11 @@ pub fn from_variables<C>(
 pub fn accepted<C>(read: impl FnOnce(&mut ConfigReader) -> C) -> Vec<String> {
     let mut reader = ConfigReader::new(Source::default());
     read(&mut reader);
-    reader.settings().iter().flat_map(Setting::spellings).collect()
+    reader
+        .settings()
+        .iter()
+        .flat_map(Setting::spellings)
+        .collect()
 }
 
 fn evaluate<C>(

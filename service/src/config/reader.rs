@@ -33,7 +33,9 @@ impl Setting {
     /// The variables that set it.
     pub fn spellings(&self) -> Vec<String> {
         let file_form = self.secret.then(|| format!("{}_FILE", self.name));
-        std::iter::once(self.name.to_owned()).chain(file_form).collect()
+        std::iter::once(self.name.to_owned())
+            .chain(file_form)
+            .collect()
     }
 }
 
@@ -54,17 +56,30 @@ impl Display for Setting {
 
 impl ConfigReader {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, settings: Vec::new(), problems: Vec::new() }
+        Self {
+            source,
+            settings: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Anything that is written as it is parsed: addresses, numbers, `true`/`false`, texts.
-    pub fn value<T: FromStr<Err: Display> + Display>(&mut self, name: &'static str, default: T) -> T {
-        self.parsed(name, from_str, T::to_string, default)
+    pub fn value<T: FromStr<Err: Display> + Display>(
+        &mut self,
+        name: &'static str,
+        default: T,
+    ) -> T {
+        self.or_default(name, default, from_str, T::to_string)
     }
 
     /// As [`value`](Self::value), without a default.
-    pub fn optional<T: FromStr<Err: Display> + Display>(&mut self, name: &'static str) -> Option<T> {
-        self.parsed(name, None, from_str, T::to_string)
+    pub fn optional<T: FromStr<Err: Display> + Display>(
+        &mut self,
+        name: &'static str,
+    ) -> Option<T> {
+        let (value, origin) = self.given(name, from_str);
+        self.remember(name, value.as_ref().map(T::to_string), origin);
+        value
     }
 
     /// A text that must be given.
@@ -76,25 +91,28 @@ impl ConfigReader {
     /// A comma-separated list, in the file also an array; empty by default.
     pub fn list<T: FromStr<Err: Display> + Display>(&mut self, name: &'static str) -> Vec<T> {
         let parse = |text: &str| text.split(',').map(|item| from_str(item.trim())).collect();
-        self.parsed(name, Some(Vec::new()), parse, |items| join(items)).unwrap_or_default()
+        self.or_default(name, Vec::new(), parse, |items| join(items))
     }
 
     /// A number of bytes: plain, or with a unit such as `512MiB`.
     pub fn bytes(&mut self, name: &'static str, default: u64) -> u64 {
-        self.parsed(name, Some(default), units::parse_bytes, u64::to_string).unwrap_or(default)
+        self.or_default(name, default, units::parse_bytes, u64::to_string)
     }
 
     /// A time with its unit, such as `500ms`, `15s`, `2h`.
     pub fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         let show = |duration: &Duration| units::format_duration(*duration);
-        self.parsed(name, Some(default), units::parse_duration, show).unwrap_or(default)
+        self.or_default(name, default, units::parse_duration, show)
     }
 
     /// A secret, given as `<NAME>` or as the file that `<NAME>_FILE` names.
     pub fn secret(&mut self, name: &'static str) -> Option<Secret> {
         let given = self.source.take(name);
         let file = self.source.take(&format!("{name}_FILE"));
-        let origin = given.as_ref().or(file.as_ref()).map_or(Origin::Default, |raw| raw.origin);
+        let origin = given
+            .as_ref()
+            .or(file.as_ref())
+            .map_or(Origin::Default, |raw| raw.origin);
         let value = match (given, file) {
             (None, None) => None,
             (Some(raw), None) => Some(raw.text),
@@ -105,7 +123,12 @@ impl ConfigReader {
             }
         };
         let shown = value.as_ref().map(|_| "••••".to_owned());
-        self.settings.push(Setting { name, value: shown, origin, secret: true });
+        self.settings.push(Setting {
+            name,
+            value: shown,
+            origin,
+            secret: true,
+        });
         value.map(Secret::new)
     }
 
@@ -113,7 +136,11 @@ impl ConfigReader {
     pub fn required_secret(&mut self, name: &'static str) -> Secret {
         let already = self.problems.len();
         let value = self.secret(name);
-        if self.problems.len() > already { Secret::default() } else { self.or_missing(name, value) }
+        if self.problems.len() > already {
+            Secret::default()
+        } else {
+            self.or_missing(name, value)
+        }
     }
 
     /// Reports a problem that only shows between values.
@@ -128,29 +155,49 @@ impl ConfigReader {
     pub(super) fn finish(self) -> Result<Vec<Setting>, Vec<String>> {
         let mut problems = self.source.into_problems();
         problems.extend(self.problems);
-        if problems.is_empty() { Ok(self.settings) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(self.settings)
+        } else {
+            Err(problems)
+        }
     }
 
-    fn parsed<T>(
+    fn or_default<T>(
         &mut self,
         name: &'static str,
-        default: Option<T>,
+        default: T,
         parse: impl FnOnce(&str) -> Result<T, String>,
         show: impl FnOnce(&T) -> String,
-    ) -> Option<T> {
-        let raw = self.source.take(name);
-        let origin = raw.as_ref().map_or(Origin::Default, |raw| raw.origin);
-        let value = match raw.map(|raw| parse(raw.text.trim())) {
-            None => default,
-            Some(Ok(value)) => Some(value),
-            Some(Err(error)) => {
-                self.problem(name, error);
-                default
-            }
-        };
-        let shown = value.as_ref().map(show);
-        self.settings.push(Setting { name, value: shown, origin, secret: false });
+    ) -> T {
+        let (given, origin) = self.given(name, parse);
+        let value = given.unwrap_or(default);
+        self.remember(name, Some(show(&value)), origin);
         value
+    }
+
+    /// The value that was given and parsed, and where it was given.
+    fn given<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> (Option<T>, Origin) {
+        let Some(raw) = self.source.take(name) else {
+            return (None, Origin::Default);
+        };
+        let parsed = parse(raw.text.trim());
+        (
+            parsed.map_err(|error| self.problem(name, error)).ok(),
+            raw.origin,
+        )
+    }
+
+    fn remember(&mut self, name: &'static str, value: Option<String>, origin: Origin) {
+        self.settings.push(Setting {
+            name,
+            value,
+            origin,
+            secret: false,
+        });
     }
 
     fn or_missing<T: Default>(&mut self, name: &str, value: Option<T>) -> T {

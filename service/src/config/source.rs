@@ -39,8 +39,9 @@ impl Source {
             }
         }
         // Variables that are not UTF-8 cannot be ours.
-        let ours = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let ours = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         source.add_variables(ours);
         source
     }
@@ -73,7 +74,11 @@ impl Source {
 
     fn add_table(&mut self, path: &str, table: toml::Table) {
         for (key, value) in table {
-            let path = if path.is_empty() { key } else { format!("{path}_{key}") };
+            let path = if path.is_empty() {
+                key
+            } else {
+                format!("{path}_{key}")
+            };
             match value {
                 toml::Value::Table(inner) => self.add_table(&path, inner),
                 value => self.add_value(&path, &value),
@@ -83,7 +88,9 @@ impl Source {
 
     fn add_value(&mut self, path: &str, value: &toml::Value) {
         let Some(text) = text_of(value) else {
-            return self.problem(format!("{path}: neither a text, a number, a boolean nor a list of them"));
+            return self.problem(format!(
+                "{path}: neither a text, a number, a boolean nor a list of them"
+            ));
         };
         let origin = Origin::File;
         let name = format!("{PREFIX}{}", path.to_uppercase());

@@ -14,8 +14,13 @@ const BYTE_UNITS: [(&str, u64); 8] = [
 ];
 
 /// `ms` before `s` and `m`: the first suffix that matches wins.
-const TIME_UNITS_MS: [(&str, u64); 5] =
-    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const TIME_UNITS_MS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// `512MiB`, `2 GB`, or a plain number of bytes.
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -34,13 +39,26 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(super) fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis() as u64;
     let fits = |(_, unit): &&(&str, u64)| ms.is_multiple_of(*unit);
-    let (suffix, unit) = TIME_UNITS_MS.iter().rev().find(fits).unwrap_or(&TIME_UNITS_MS[0]);
-    if ms == 0 { "0ms".to_owned() } else { format!("{}{suffix}", ms / unit) }
+    let (suffix, unit) = TIME_UNITS_MS
+        .iter()
+        .rev()
+        .find(fits)
+        .unwrap_or(&TIME_UNITS_MS[0]);
+    if ms == 0 {
+        "0ms".to_owned()
+    } else {
+        format!("{}{suffix}", ms / unit)
+    }
 }
 
 fn parse(text: &str, units: &[(&str, u64)], without_unit: Option<u64>) -> Option<u64> {
-    let with_unit = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
-    let (number, unit) = with_unit.or(Some((text, without_unit?)))?;
+    let with_unit = units
+        .iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
+    let (number, unit) = match with_unit {
+        Some(found) => found,
+        None => (text, without_unit?),
+    };
     number.trim_end().parse::<u64>().ok()?.checked_mul(unit)
 }
 
@@ -63,7 +81,7 @@ mod tests {
     #[test]
     fn a_time_needs_its_unit() {
         assert_eq!(parse_duration("15s"), Ok(Duration::from_secs(15)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         assert!(parse_duration("15").is_err());
     }
 
