@@ -1,0 +1,283 @@
+//! The edge's CPU per request, and that of the whole standalone process,
+//! beside the least that could do the same (see [`super::baseline`]).
+//!
+//! Every variant is a process of its own. They take turns, in short rounds
+//! under the same closed loop of connections, so that whatever else the machine
+//! does falls on all of them. The first round warms up and is not counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::TcpStream;
+
+use super::Measured;
+use crate::bodies::{Bodies, Run};
+use crate::process::{Server, cpu_time};
+use crate::report::{median, table};
+use crate::standalone::Standalone;
+use crate::{Error, PROJECT};
+
+const PATH: &str = "/v1/ota/health-metrics";
+const UNIT: &str = "microseconds of CPU per request";
+/// The edge with its log may cost this much of the parsing baseline with a group sync.
+const EDGE_LIMIT: f64 = 2.0;
+/// The whole standalone process may.
+const STANDALONE_LIMIT: f64 = 3.0;
+/// Below this share of a core a process has nothing left to do.
+const IDLE_CORES: f64 = 0.1;
+const IDLE_STEP: Duration = Duration::from_millis(500);
+const IDLE_WITHIN: Duration = Duration::from_mins(1);
+
+/// How to measure.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Options {
+    /// Rounds that count; one more warms up.
+    #[arg(long, default_value_t = 7)]
+    pub rounds: usize,
+    /// Length of a round of one variant, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Connections that send one request after the other.
+    #[arg(long, default_value_t = 64)]
+    pub connections: usize,
+}
+
+/// The outcome, as it is printed with `--json`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    #[serde(flatten)]
+    edge: Measured,
+    standalone: Measured,
+    variants: Vec<VariantReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct VariantReport {
+    name: &'static str,
+    cpu_us_per_request: f64,
+    requests_per_second: f64,
+}
+
+enum Program {
+    Copy(Server),
+    Standalone(Standalone),
+}
+
+struct Variant {
+    name: &'static str,
+    program: Program,
+    cpu_us: Vec<f64>,
+    per_second: Vec<f64>,
+}
+
+impl Variant {
+    fn new(name: &'static str, program: Program) -> Self {
+        Self {
+            name,
+            program,
+            cpu_us: Vec::new(),
+            per_second: Vec::new(),
+        }
+    }
+
+    fn target(&self) -> (&str, u32) {
+        match &self.program {
+            Program::Copy(server) => (&server.base_url, server.pid()),
+            Program::Standalone(standalone) => (standalone.base_url(), standalone.pid()),
+        }
+    }
+
+    /// One round; the work that a process puts off until after its answers counts as well.
+    async fn measure(&mut self, run: Run, options: Options) -> Result<(), Error> {
+        let (url, pid) = self.target();
+        let before = cpu_time(pid)?;
+        let started = Instant::now();
+        let requests = closed_loop(url, run, options).await?;
+        let took = started.elapsed();
+        if matches!(self.program, Program::Standalone(_)) {
+            wait_until_idle(pid).await?;
+        }
+        let cpu = cpu_time(pid)?.saturating_sub(before);
+        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
+        self.per_second.push(requests as f64 / took.as_secs_f64());
+        Ok(())
+    }
+
+    fn report(&self) -> VariantReport {
+        VariantReport {
+            name: self.name,
+            cpu_us_per_request: median(&self.cpu_us[1..]),
+            requests_per_second: median(&self.per_second[1..]),
+        }
+    }
+}
+
+/// Measures, and returns the report; `say` gets a line for people now and then.
+pub async fn run(options: Options, say: impl Fn(&str)) -> Result<Report, Error> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    say("starting the variants");
+    let mut variants = [
+        Variant::new("hyper", Program::Copy(Server::start(&["bare"])?)),
+        Variant::new(
+            "hyper + simd-json",
+            Program::Copy(Server::start(&["json"])?),
+        ),
+        Variant::new(
+            "hyper + simd-json + group fdatasync",
+            Program::Copy(Server::start(&["fsync", "--dir", &path("baseline")])?),
+        ),
+        Variant::new(
+            "edge + embedded log",
+            Program::Copy(Server::start(&["edge", "--dir", &path("edge")])?),
+        ),
+        Variant::new(
+            "whole standalone process",
+            Program::Standalone(Standalone::start(&dir.path().join("sluice")).await?),
+        ),
+    ];
+    for round in 0..=options.rounds {
+        say(&format!("round {round} of {}", options.rounds));
+        for (index, variant) in variants.iter_mut().enumerate() {
+            let run = Run((round * 8 + index) as u32);
+            variant.measure(run, options).await?;
+        }
+    }
+    Ok(conclude(variants.iter().map(Variant::report).collect()))
+}
+
+fn conclude(variants: Vec<VariantReport>) -> Report {
+    let [_, _, fsync, edge, standalone] = [0, 1, 2, 3, 4].map(|i| variants[i].cpu_us_per_request);
+    let measured = |what, value, limit| Measured {
+        what,
+        ratio: value / fsync,
+        limit,
+        value,
+        unit: UNIT,
+    };
+    Report {
+        edge: measured("edge to the baseline with a group sync", edge, EDGE_LIMIT),
+        standalone: measured("standalone to the same", standalone, STANDALONE_LIMIT),
+        variants,
+    }
+}
+
+impl Report {
+    /// For people.
+    pub fn table(&self) -> String {
+        let row = |v: &VariantReport| {
+            vec![
+                v.name.to_owned(),
+                format!("{:.1}", v.cpu_us_per_request),
+                format!("{:.0}", v.requests_per_second),
+            ]
+        };
+        let rows: Vec<_> = self.variants.iter().map(row).collect();
+        let bar = |m: &Measured| format!("{}: {:.2}, bar {:.1}\n", m.what, m.ratio, m.limit);
+        table(&["variant", "CPU us/request", "requests/s"], &rows)
+            + &bar(&self.edge)
+            + &bar(&self.standalone)
+    }
+}
+
+/// Every connection sends one request after the other until the time is up.
+async fn closed_loop(base_url: &str, run: Run, options: Options) -> Result<u64, Error> {
+    let authority = base_url
+        .parse::<Uri>()?
+        .authority()
+        .ok_or("no address")?
+        .to_string();
+    let bodies = Arc::new(Bodies::recorded(PROJECT));
+    let next = Arc::new(AtomicU64::new(0));
+    let until = Instant::now() + Duration::from_secs_f64(options.seconds);
+    let mut connections = tokio::task::JoinSet::new();
+    for _ in 0..options.connections {
+        let sender = connect(&authority).await?;
+        let (bodies, next, authority) = (Arc::clone(&bodies), Arc::clone(&next), authority.clone());
+        connections.spawn(async move {
+            let numbers = || next.fetch_add(1, Ordering::Relaxed);
+            send_until(until, sender, &authority, || bodies.request(run, numbers())).await
+        });
+    }
+    let mut requests = 0;
+    while let Some(sent) = connections.join_next().await {
+        requests += sent??;
+    }
+    Ok(requests)
+}
+
+async fn connect(authority: &str) -> Result<SendRequest<Full<Bytes>>, Error> {
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn send_until(
+    until: Instant,
+    mut sender: SendRequest<Full<Bytes>>,
+    authority: &str,
+    body: impl Fn() -> Bytes,
+) -> Result<u64, Error> {
+    let mut requests = 0;
+    while Instant::now() < until {
+        let request = Request::post(PATH)
+            .header("host", authority)
+            .header("content-type", "application/json")
+            .body(Full::new(body()))?;
+        let response = sender.send_request(request).await?;
+        if response.status() != StatusCode::NO_CONTENT {
+            return Err(format!("a variant answered {}", response.status()).into());
+        }
+        response.into_body().collect().await?;
+        sender.ready().await?;
+        requests += 1;
+    }
+    Ok(requests)
+}
+
+async fn wait_until_idle(pid: u32) -> Result<(), Error> {
+    let deadline = Instant::now() + IDLE_WITHIN;
+    while Instant::now() < deadline {
+        let before = cpu_time(pid)?;
+        tokio::time::sleep(IDLE_STEP).await;
+        let used = cpu_time(pid)?.saturating_sub(before);
+        if used.as_secs_f64() < IDLE_CORES * IDLE_STEP.as_secs_f64() {
+            return Ok(());
+        }
+    }
+    Err("the standalone process does not come to rest after a round".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_to_the_baseline_with_a_group_sync() {
+        let cpu = [1.0, 2.0, 10.0, 15.0, 25.0];
+        let variants = cpu.map(|cpu_us_per_request| VariantReport {
+            name: "x",
+            cpu_us_per_request,
+            requests_per_second: 1.0,
+        });
+        let report = conclude(variants.into_iter().collect());
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["ratio"], &json["standalone"]["ratio"]),
+            (&1.5.into(), &2.5.into())
+        );
+        assert_eq!(
+            (&json["limit"], &json["value"]),
+            (&2.0.into(), &15.0.into())
+        );
+    }
+}

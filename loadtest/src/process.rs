@@ -1,0 +1,203 @@
+//! Programs under test: found beside this one, started, killed, measured.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Error;
+
+const STOP_WITHIN: Duration = Duration::from_mins(1);
+
+/// The path of one of our other programs, which is built into the same directory.
+pub fn beside_us(name: &str) -> Result<PathBuf, Error> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let profile = if cfg!(debug_assertions) {
+        ""
+    } else {
+        " --release"
+    };
+    Err(format!(
+        "{} is missing: build it with `cargo build --workspace --bins{profile}`",
+        path.display()
+    )
+    .into())
+}
+
+/// A running program; killed when dropped.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command` with its output into `log`.
+    pub fn start(mut command: Command, log: &std::path::Path) -> Result<Self, Error> {
+        let log = fs::File::options().create(true).append(true).open(log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Self {
+            child: command.spawn()?,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Gone already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and waits until it is gone; whether it ended in time.
+    pub fn stop(&mut self) -> bool {
+        signal(self.pid(), Signal::TERM);
+        let deadline = Instant::now() + STOP_WITHIN;
+        while !self.has_ended() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A copy of this program that serves one variant of a benchmark. It says where
+/// it listens in its first line, and ends when its standard input does.
+pub struct Server {
+    process: Process,
+    /// Where it listens.
+    pub base_url: String,
+    _lives_as_long_as: Option<ChildStdin>,
+    _output: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts `sluice-loadtest serve <arguments>`.
+    pub fn start(arguments: &[&str]) -> Result<Self, Error> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let mut output = BufReader::new(child.stdout.take().ok_or("no output")?);
+        let process = Process { child };
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        let base_url = line.trim().to_owned();
+        if !base_url.starts_with("http://") {
+            return Err(format!("the server {arguments:?} did not start").into());
+        }
+        Ok(Self {
+            process,
+            base_url,
+            _lives_as_long_as: stdin,
+            _output: output,
+        })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// Sends a signal to a process that may be gone already.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// CPU time that a process has used so far, its children apart.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks =
+        cpu_ticks(&stat).ok_or_else(|| io::Error::other("unreadable process statistics"))?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+/// User and system time, fields 14 and 15. The name before them may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    Some(next()? + next()?)
+}
+
+/// Children of a process whose environment holds `text`.
+pub fn children_with(parent: u32, text: &str) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let holds = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(text)
+    };
+    pids.filter(|pid| parent_of(*pid) == Some(parent))
+        .filter(holds)
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_fields_are_found_behind_any_name() {
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 250 31 0 0 20 0 1 0 100 1 1";
+        assert_eq!(cpu_ticks(stat), Some(281));
+    }
+
+    #[test]
+    fn our_own_time_can_be_read() {
+        let parent = parent_of(std::process::id()).unwrap();
+        assert!(cpu_time(std::process::id()).is_ok());
+        assert!(children_with(parent, "PATH=").contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_missing_program_is_told_with_what_builds_it() {
+        let text = beside_us("no-such-program").unwrap_err().to_string();
+        assert!(text.contains("cargo build --workspace --bins"), "{text}");
+    }
+}
