@@ -7,4 +7,5 @@
 
 pub mod frame;
 pub mod id;
+pub mod postgres;
 pub mod wire;
