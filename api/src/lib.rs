@@ -1,1 +1,62 @@
-//! Placeholder.
+//! The API: what people decide, over Postgres, and what devices reported, over
+//! ClickHouse.
+//!
+//! # The path of a request
+//!
+//! 1. [`router`] gives it an id, answers CORS preflights, and finds its handler.
+//! 2. Extractors check, in the order of management.md §1.2: the credential
+//!    (401), `X-Project` (400, 404), the role (403), path and query (400), the
+//!    body (413, 415, 400). What they leave is a [`scope::ProjectScope`].
+//! 3. The handler validates and calls its area's store. A write is a
+//!    [`change::Change`]: one transaction that holds the change, its audit row
+//!    and its webhook deliveries. A store cannot be called without a project.
+//! 4. Errors of all kinds become JSON in [`error`], and nowhere else.
+//!
+//! Each area is a folder with `routes` (HTTP), `store` (SQL) and `model` (what
+//! goes over the wire). The OpenAPI document is generated from the routes; see
+//! [`openapi`].
+
+pub mod audit;
+pub mod auth;
+pub mod change;
+pub mod clock;
+pub mod error;
+pub mod extract;
+pub mod flags;
+mod http;
+pub mod insights;
+mod network;
+pub mod openapi;
+pub mod page;
+pub mod projects;
+pub mod role;
+pub mod scope;
+pub mod state;
+pub mod text;
+
+use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use crate::error::ApiError;
+pub use crate::state::ApiState;
+
+/// Where every route lives.
+pub const BASE_PATH: &str = "/v1/ota";
+
+/// Every route, with its OpenAPI description. Areas are merged here.
+fn routes() -> OpenApiRouter<ApiState> {
+    let management = OpenApiRouter::new()
+        .merge(auth::router())
+        .merge(projects::router())
+        .merge(audit::router())
+        .merge(insights::router());
+    let device_facing = flags::router();
+    http::assemble(management, device_facing)
+}
+
+/// The whole API under `/v1/ota`, its description at `/v1/ota/openapi.json` and
+/// a page to read it at `/docs`.
+pub fn router(state: ApiState) -> Router {
+    let (router, document) = openapi::describe(routes());
+    http::finish(router.with_state(state), document)
+}

@@ -1,0 +1,192 @@
+use chrono::{DateTime, TimeDelta, Utc};
+use sluice_schema::id::ProjectId;
+use sqlx::{PgConnection, PgPool};
+
+use super::credential::{KeyHolder, SessionUser};
+use super::model::Member;
+use super::token;
+use crate::error::ApiResult;
+use crate::role::Role;
+
+/// How long a session lives.
+const SESSION_LIFETIME: TimeDelta = TimeDelta::days(30);
+/// How exact `last_used_at` is.
+const LAST_USE_STEP: TimeDelta = TimeDelta::minutes(1);
+
+/// The account of a live session.
+pub(super) async fn session(
+    pool: &PgPool,
+    token_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<SessionUser>, sqlx::Error> {
+    sqlx::query_as(
+        "select u.id, u.name, u.email, u.role
+         from sessions s join users u on u.id = s.user_id
+         where s.token_hash = $1 and s.expires_at > $2 and u.is_active",
+    )
+    .bind(token_hash)
+    .bind(now)
+    .fetch_optional(pool)
+    .await
+}
+
+/// Starts a session; its token.
+pub(super) async fn open_session(
+    connection: &mut PgConnection,
+    user: i64,
+    now: DateTime<Utc>,
+) -> ApiResult<String> {
+    let session_token = token::random_token()?;
+    sqlx::query(
+        "insert into sessions (token_hash, user_id, created_at, expires_at) values ($1, $2, $3, $4)",
+    )
+    .bind(token::hash(&session_token))
+    .bind(user)
+    .bind(now)
+    .bind(now + SESSION_LIFETIME)
+    .execute(connection)
+    .await?;
+    Ok(session_token)
+}
+
+/// Ends the session of this token, if it is one.
+pub(super) async fn close_session(pool: &PgPool, token_hash: &str) -> Result<(), sqlx::Error> {
+    let delete = sqlx::query("delete from sessions where token_hash = $1");
+    delete.bind(token_hash).execute(pool).await?;
+    Ok(())
+}
+
+/// Removes sessions that have expired; how many.
+pub(crate) async fn purge_sessions(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx::Error> {
+    let delete = sqlx::query("delete from sessions where expires_at <= $1");
+    Ok(delete.bind(now).execute(pool).await?.rows_affected())
+}
+
+type KeyRow = (i64, String, String, i64, String, Option<DateTime<Utc>>);
+
+/// The active key of this hash; notes that it was used.
+pub(super) async fn use_key(
+    pool: &PgPool,
+    key_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<KeyHolder>, sqlx::Error> {
+    let row: Option<KeyRow> = sqlx::query_as(
+        "select k.id, k.name, k.role, k.project_id, p.slug, k.last_used_at
+         from api_keys k join projects p on p.id = k.project_id
+         where k.key_hash = $1 and k.is_active",
+    )
+    .bind(key_hash)
+    .fetch_optional(pool)
+    .await?;
+    let Some((id, name, role, project, slug, last_used_at)) = row else {
+        return Ok(None);
+    };
+    if last_used_at.is_none_or(|last| last <= now - LAST_USE_STEP) {
+        let update = sqlx::query("update api_keys set last_used_at = $2 where id = $1");
+        update.bind(id).bind(now).execute(pool).await?;
+    }
+    let (role, project) = (Role::from_stored(&role), ProjectId(project));
+    Ok(Some(KeyHolder {
+        id,
+        name,
+        role,
+        project,
+        slug,
+    }))
+}
+
+/// The project of that slug and the user's role there, if a member.
+pub(crate) async fn membership(
+    pool: &PgPool,
+    user: i64,
+    slug: &str,
+) -> Result<Option<(ProjectId, Role)>, sqlx::Error> {
+    let row: Option<(i64, String)> = sqlx::query_as(
+        "select p.id, m.role from memberships m join projects p on p.id = m.project_id
+         where m.user_id = $1 and p.slug = $2",
+    )
+    .bind(user)
+    .bind(slug)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(project, role)| (ProjectId(project), Role::from_stored(&role))))
+}
+
+/// Makes the user a member.
+pub(crate) async fn add_member(
+    connection: &mut PgConnection,
+    project: i64,
+    user: i64,
+    role: Role,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("insert into memberships (project_id, user_id, role) values ($1, $2, $3)")
+        .bind(project)
+        .bind(user)
+        .bind(role.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn user_count(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from users")
+        .fetch_one(connection)
+        .await
+}
+
+/// An account that may log in, and the hash of its password.
+pub(super) async fn login(
+    pool: &PgPool,
+    email: &str,
+) -> Result<Option<(SessionUser, String)>, sqlx::Error> {
+    let row: Option<(i64, String, String, String, String)> = sqlx::query_as(
+        "select id, name, email, role, password_hash from users
+         where email = $1 and is_active and password_hash is not null",
+    )
+    .bind(email)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(id, name, email, role, hash)| {
+        (
+            SessionUser {
+                id,
+                name,
+                email,
+                role,
+            },
+            hash,
+        )
+    }))
+}
+
+/// Makes an account with a password.
+pub(super) async fn insert_user(
+    connection: &mut PgConnection,
+    email: &str,
+    name: &str,
+    password_hash: &str,
+) -> Result<SessionUser, sqlx::Error> {
+    sqlx::query_as(
+        "insert into users (email, name, role, password_hash) values ($1, $2, 'admin', $3)
+         returning id, name, email, role",
+    )
+    .bind(email)
+    .bind(name)
+    .bind(password_hash)
+    .fetch_one(connection)
+    .await
+}
+
+/// Members, newest first.
+pub(super) async fn members(pool: &PgPool, project: ProjectId) -> Result<Vec<Member>, sqlx::Error> {
+    sqlx::query_as(
+        "select u.id, u.email, u.name, m.role, u.is_active,
+                u.password_hash is not null as has_password, u.created_at
+         from memberships m join users u on u.id = m.user_id
+         where m.project_id = $1
+         order by u.created_at desc, u.id desc",
+    )
+    .bind(project.0)
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,146 @@
+//! Failed logins are counted per e-mail address and per network address; too
+//! many in a window, and further attempts are refused without looking.
+//!
+//! Counts live in this process: with n replicas an attacker gets n times the
+//! attempts, which is still few.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::{ApiError, ApiResult};
+
+const WINDOW: TimeDelta = TimeDelta::minutes(15);
+const PER_EMAIL: u32 = 10;
+const PER_ADDRESS: u32 = 100;
+/// Above this many entries, those of past windows are dropped.
+const PRUNE_ABOVE: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct LoginThrottle {
+    emails: Mutex<Windows<String>>,
+    addresses: Mutex<Windows<IpAddr>>,
+}
+
+impl LoginThrottle {
+    /// 429 while either has failed too often.
+    pub(crate) fn check(
+        &self,
+        email: &str,
+        address: Option<IpAddr>,
+        now: DateTime<Utc>,
+    ) -> ApiResult<()> {
+        let by_email = lock(&self.emails).wait(email, PER_EMAIL, now);
+        let by_address = address.and_then(|a| lock(&self.addresses).wait(&a, PER_ADDRESS, now));
+        match by_email.max(by_address) {
+            None => Ok(()),
+            Some(wait) => {
+                let seconds = u32::try_from(wait.num_seconds() + 1).unwrap_or(1);
+                Err(ApiError::too_many_requests(
+                    "too many failed logins, try again later",
+                    seconds,
+                ))
+            }
+        }
+    }
+
+    /// Counts a failure.
+    pub(crate) fn record(&self, email: &str, address: Option<IpAddr>, now: DateTime<Utc>) {
+        lock(&self.emails).record(email.to_owned(), now);
+        if let Some(address) = address {
+            lock(&self.addresses).record(address, now);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counts stay usable whatever panicked while they were held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    began: DateTime<Utc>,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Windows<K>(HashMap<K, Count>);
+
+impl<K> Default for Windows<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Windows<K> {
+    /// How long `key` must wait, if it has used up its failures.
+    fn wait<Q>(&self, key: &Q, allowed: u32, now: DateTime<Utc>) -> Option<TimeDelta>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let count = self.0.get(key)?;
+        let rest = count.began + WINDOW - now;
+        (count.failures >= allowed && rest > TimeDelta::zero()).then_some(rest)
+    }
+
+    fn record(&mut self, key: K, now: DateTime<Utc>) {
+        if self.0.len() > PRUNE_ABOVE {
+            self.0.retain(|_, count| now < count.began + WINDOW);
+        }
+        let count = self.0.entry(key).or_insert(Count {
+            began: now,
+            failures: 0,
+        });
+        if now >= count.began + WINDOW {
+            *count = Count {
+                began: now,
+                failures: 0,
+            };
+        }
+        count.failures += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()
+    }
+
+    #[test]
+    fn ten_failures_close_an_email_for_the_rest_of_the_window() {
+        let throttle = LoginThrottle::default();
+        for second in 0..10 {
+            assert!(throttle.check("a@example.test", None, at(second)).is_ok());
+            throttle.record("a@example.test", None, at(second));
+        }
+        assert!(throttle.check("a@example.test", None, at(10)).is_err());
+        assert!(throttle.check("b@example.test", None, at(10)).is_ok());
+        assert!(throttle.check("a@example.test", None, at(900)).is_ok());
+    }
+
+    #[test]
+    fn an_address_may_fail_a_hundred_times_over_many_emails() {
+        let (throttle, address) = (LoginThrottle::default(), Some(IpAddr::from([192, 0, 2, 1])));
+        for n in 0..100 {
+            throttle.record(&format!("{n}@example.test"), address, at(0));
+        }
+        assert!(throttle.check("new@example.test", address, at(1)).is_err());
+        assert!(throttle.check("new@example.test", None, at(1)).is_ok());
+    }
+
+    #[test]
+    fn a_new_window_counts_from_nothing() {
+        let mut windows = Windows::default();
+        (0..10).for_each(|_| windows.record("k", at(0)));
+        windows.record("k", at(900));
+        assert!(windows.wait("k", 10, at(901)).is_none());
+    }
+}

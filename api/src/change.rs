@@ -1,0 +1,105 @@
+//! A write: the change, its audit rows and its webhook deliveries, in one
+//! transaction. Stores that write take a [`Change`], so a write can be neither
+//! unscoped nor half done; dropping it undoes everything.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sluice_schema::id::ProjectId;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use crate::ApiState;
+use crate::audit::{self, Action};
+use crate::error::ApiResult;
+use crate::scope::{Actor, ProjectScope};
+
+/// A transaction in one project, by one actor.
+#[derive(Debug)]
+pub struct Change {
+    transaction: Transaction<'static, Postgres>,
+    project: ProjectId,
+    actor: Option<Actor>,
+    at: DateTime<Utc>,
+}
+
+impl Change {
+    /// Begins a write for a caller.
+    pub async fn begin(state: &ApiState, scope: &ProjectScope) -> ApiResult<Self> {
+        let transaction = state.postgres.begin().await?;
+        let actor = Some(scope.actor.clone());
+        Ok(Self {
+            transaction,
+            project: scope.project,
+            actor,
+            at: state.clock.now(),
+        })
+    }
+
+    /// Begins a write that no person asked for.
+    pub async fn begin_by_system(state: &ApiState, project: ProjectId) -> ApiResult<Self> {
+        let transaction = state.postgres.begin().await?;
+        Ok(Self {
+            transaction,
+            project,
+            actor: None,
+            at: state.clock.now(),
+        })
+    }
+
+    /// Goes on with a transaction that has just made or found the project.
+    pub fn resume(
+        transaction: Transaction<'static, Postgres>,
+        project: ProjectId,
+        actor: Actor,
+        at: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            transaction,
+            project,
+            actor: Some(actor),
+            at,
+        }
+    }
+
+    /// The project that every statement must name.
+    pub fn project(&self) -> i64 {
+        self.project.0
+    }
+
+    /// Who does this, if it is not the system.
+    pub fn actor(&self) -> Option<&Actor> {
+        self.actor.as_ref()
+    }
+
+    /// When this happens.
+    pub fn at(&self) -> DateTime<Utc> {
+        self.at
+    }
+
+    /// Where statements go.
+    pub fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    /// Adds an audit row. `details` has camelCase keys.
+    pub async fn audit(
+        &mut self,
+        action: Action,
+        entity_id: impl Into<Option<i64>> + Send,
+        details: Value,
+    ) -> ApiResult<()> {
+        let entry = audit::store::NewEntry {
+            project: self.project,
+            action,
+            entity_id: entity_id.into(),
+            details,
+            actor: self.actor.as_ref(),
+            at: self.at,
+        };
+        Ok(audit::store::insert(&mut self.transaction, entry).await?)
+    }
+
+    /// Makes all of it happen.
+    pub async fn commit(self) -> ApiResult<()> {
+        Ok(self.transaction.commit().await?)
+    }
+}

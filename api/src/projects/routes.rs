@@ -1,0 +1,92 @@
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::json;
+use sluice_schema::id::ProjectId;
+
+use super::model::{CreateProject, Project};
+use super::{slug, store};
+use crate::ApiState;
+use crate::audit::Action;
+use crate::auth;
+use crate::change::Change;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{JsonBody, Path};
+use crate::role::Role;
+use crate::scope::{Caller, ProjectScope, Session};
+use crate::text;
+
+/// The caller's projects, oldest first; of a key, its only one.
+#[utoipa::path(get, path = "/projects", tag = "projects", security(("bearer" = [])),
+    responses((status = 200, body = Vec<Project>),
+              (status = 403, description = "Not for publishable keys")))]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Caller(caller): Caller,
+) -> ApiResult<Json<Vec<Project>>> {
+    Ok(Json(store::list(&state.postgres, &caller).await?))
+}
+
+/// Makes a project with branch `main` and channel `production` on it; the
+/// caller is its admin.
+#[utoipa::path(post, path = "/projects", tag = "projects", security(("bearer" = [])),
+    request_body = CreateProject,
+    responses((status = 201, body = Project), (status = 403, description = "Not for API keys"),
+              (status = 409, description = "The slug is taken")))]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Session(user): Session,
+    JsonBody(body): JsonBody<CreateProject>,
+) -> ApiResult<(StatusCode, Json<Project>)> {
+    let name = text::required("name", &body.name, text::NAME_CHARS)?;
+    let slug = slug::parse(&body.slug)?;
+    let mut transaction = state.postgres.begin().await?;
+    let project = store::insert(&mut transaction, &name, &slug).await?;
+    store::furnish(&mut transaction, project.id, user.id).await?;
+    let scope = ProjectId(project.id);
+    let mut change = Change::resume(transaction, scope, user.actor(), state.clock.now());
+    let details = json!({ "name": project.name, "slug": project.slug });
+    change
+        .audit(Action::PROJECT_CREATED, project.id, details)
+        .await?;
+    change.commit().await?;
+    Ok((StatusCode::CREATED, Json(project)))
+}
+
+/// Deletes a project with all it owns. Goes by the caller's role in that
+/// project; `X-Project` plays no part.
+#[utoipa::path(delete, path = "/projects/{slug}", tag = "projects", security(("bearer" = [])),
+    params(("slug" = String, Path)),
+    responses((status = 204), (status = 403, description = "Not for API keys, nor below admin"),
+              (status = 404, description = "No such project of the caller's"),
+              (status = 409, description = "The caller's last project")))]
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    Session(user): Session,
+    Path(slug): Path<String>,
+) -> ApiResult<StatusCode> {
+    let membership = auth::store::membership(&state.postgres, user.id, &slug).await?;
+    let (project, role) = membership.ok_or_else(|| ApiError::not_found("project"))?;
+    if role < Role::Admin {
+        return Err(ApiError::forbidden(
+            "only an admin of the project may delete it",
+        ));
+    }
+    let scope = ProjectScope {
+        project,
+        role,
+        actor: user.actor(),
+    };
+    let mut change = Change::begin(&state, &scope).await?;
+    if store::is_last_of(change.connection(), user.id).await? {
+        return Err(ApiError::conflict("your last project cannot be deleted"));
+    }
+    if !store::delete(change.connection(), project).await? {
+        return Err(ApiError::not_found("project"));
+    }
+    change
+        .audit(Action::PROJECT_DELETED, project.0, json!({ "slug": slug }))
+        .await?;
+    change.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

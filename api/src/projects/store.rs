@@ -1,0 +1,145 @@
+use sluice_schema::id::ProjectId;
+use sqlx::{PgConnection, PgPool};
+
+use super::model::Project;
+use super::slug::Slug;
+use crate::auth;
+use crate::auth::credential::Credential;
+use crate::error::ApiError;
+use crate::error::ApiResult;
+use crate::role::Role;
+
+/// How many taken slugs are tried before giving up.
+const SLUG_ATTEMPTS: usize = 1000;
+
+/// The projects of the caller, oldest first.
+pub(super) async fn list(pool: &PgPool, caller: &Credential) -> Result<Vec<Project>, sqlx::Error> {
+    match caller {
+        Credential::Session(user) => {
+            sqlx::query_as(
+                "select p.id, p.uuid, p.name, p.slug, p.created_at
+                 from projects p join memberships m on m.project_id = p.id
+                 where m.user_id = $1
+                 order by p.created_at, p.id",
+            )
+            .bind(user.id)
+            .fetch_all(pool)
+            .await
+        }
+        Credential::Key(key) => {
+            sqlx::query_as("select id, uuid, name, slug, created_at from projects where id = $1")
+                .bind(key.project.0)
+                .fetch_all(pool)
+                .await
+        }
+    }
+}
+
+/// Makes an empty project. A taken slug is a conflict.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    name: &str,
+    slug: &Slug,
+) -> Result<Project, sqlx::Error> {
+    sqlx::query_as(
+        "insert into projects (name, slug) values ($1, $2) returning id, uuid, name, slug, created_at",
+    )
+    .bind(name)
+    .bind(slug.as_str())
+    .fetch_one(connection)
+    .await
+}
+
+/// Makes an empty project with the first free of the slug's candidates.
+pub(crate) async fn insert_with_free_slug(
+    connection: &mut PgConnection,
+    name: &str,
+    slug: &Slug,
+) -> ApiResult<Project> {
+    for candidate in slug.candidates().take(SLUG_ATTEMPTS) {
+        let project = sqlx::query_as(
+            "insert into projects (name, slug) values ($1, $2) on conflict (slug) do nothing
+             returning id, uuid, name, slug, created_at",
+        )
+        .bind(name)
+        .bind(candidate.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(project) = project {
+            return Ok(project);
+        }
+    }
+    Err(ApiError::conflict("this slug is taken"))
+}
+
+/// What every new project has: an admin, branch `main`, channel `production`.
+pub(crate) async fn furnish(
+    connection: &mut PgConnection,
+    project: i64,
+    admin: i64,
+) -> Result<(), sqlx::Error> {
+    auth::store::add_member(connection, project, admin, Role::Admin).await?;
+    add_main_branch(connection, project).await
+}
+
+/// Branch `main` and channel `production` on it.
+pub(crate) async fn add_main_branch(
+    connection: &mut PgConnection,
+    project: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("insert into branches (project_id, name) values ($1, 'main')")
+        .bind(project)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "insert into channels (project_id, name, branch_name) values ($1, 'production', 'main')",
+    )
+    .bind(project)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether the user is a member of no other project. Locks the memberships, so
+/// that two deletions at once do not leave none.
+pub(super) async fn is_last_of(
+    connection: &mut PgConnection,
+    user: i64,
+) -> Result<bool, sqlx::Error> {
+    let projects: Vec<i64> =
+        sqlx::query_scalar("select project_id from memberships where user_id = $1 for update")
+            .bind(user)
+            .fetch_all(connection)
+            .await?;
+    Ok(projects.len() <= 1)
+}
+
+/// Deletes the project with all it owns; false if it was gone already.
+///
+/// Cascades run in no promised order, so what others refer to without a cascade
+/// goes last: stored files after builds and updates.
+pub(super) async fn delete(
+    connection: &mut PgConnection,
+    project: ProjectId,
+) -> Result<bool, sqlx::Error> {
+    for statement in [
+        "delete from updates where project_id = $1",
+        "delete from builds where project_id = $1",
+        "delete from user_overrides where project_id = $1",
+        "delete from channels where project_id = $1",
+        "delete from release_links where project_id = $1",
+        "delete from audit_log where project_id = $1",
+    ] {
+        sqlx::query(statement)
+            .bind(project.0)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let deleted = sqlx::query("delete from projects where id = $1");
+    Ok(deleted
+        .bind(project.0)
+        .execute(connection)
+        .await?
+        .rows_affected()
+        == 1)
+}

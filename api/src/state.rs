@@ -1,0 +1,49 @@
+//! What handlers and workers share.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::auth::throttle::LoginThrottle;
+use crate::clock::Clock;
+
+/// Choices of the operator that handlers follow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// Registration answers 403 once there is a user.
+    pub close_registration: bool,
+}
+
+/// What handlers and workers share. Cloning it shares it.
+#[derive(Clone)]
+pub struct ApiState {
+    /// What people decide. Waits for a connection at most 1.5 s.
+    pub postgres: PgPool,
+    /// What devices reported.
+    pub clickhouse: clickhouse::Client,
+    /// The present.
+    pub clock: Clock,
+    /// Choices of the operator.
+    pub policy: Policy,
+    /// Failed logins of the last quarter of an hour, in this process.
+    pub(crate) logins: Arc<LoginThrottle>,
+}
+
+impl ApiState {
+    /// State over two stores, with the system's clock.
+    pub fn new(postgres: PgPool, clickhouse: clickhouse::Client, policy: Policy) -> Self {
+        Self {
+            postgres,
+            clickhouse,
+            clock: Clock::system(),
+            policy,
+            logins: Arc::default(),
+        }
+    }
+
+    /// The same state at another time.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+}
