@@ -492,6 +492,12 @@ impl<'t> HealthEvent<'t> {
         tags
     }
 
+    /// A digest of the flag states as sent, `None` where there are none: equal
+    /// digests have equal [`flag_states`](Self::flag_states), which are dear to make.
+    pub fn flag_digest(self) -> Option<u128> {
+        self.value(FLAG_STATES).map(Value::digest)
+    }
+
     /// The flags that the device held; empty where none were sent, and for samples.
     pub fn flag_states(self) -> FlagStates {
         self.value(FLAG_STATES)

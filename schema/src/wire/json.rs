@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher as _};
 
 use simd_json::{Node, StaticNode};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 /// A value on a tape.
 #[derive(Clone, Copy)]
@@ -98,6 +100,24 @@ impl<'t> Value<'t> {
             Node::String(text) => Cow::Borrowed(text),
             _ => Cow::Owned(self.to_json()),
         }
+    }
+
+    /// A digest of this value as sent: two values with the same digest are the same.
+    pub(super) fn digest(self) -> u128 {
+        let mut hasher = SipHasher13::new();
+        for node in &self.nodes[..self.width()] {
+            match node {
+                Node::Object { len, .. } => (0_u8, len).hash(&mut hasher),
+                Node::Array { len, .. } => (1_u8, len).hash(&mut hasher),
+                Node::String(text) => (2_u8, text).hash(&mut hasher),
+                Node::Static(StaticNode::Null) => hasher.write_u8(3),
+                Node::Static(StaticNode::Bool(value)) => (4_u8, value).hash(&mut hasher),
+                Node::Static(StaticNode::I64(value)) => (5_u8, value).hash(&mut hasher),
+                Node::Static(StaticNode::U64(value)) => (6_u8, value).hash(&mut hasher),
+                Node::Static(StaticNode::F64(value)) => (7_u8, value.to_bits()).hash(&mut hasher),
+            }
+        }
+        hasher.finish128().as_u128()
     }
 
     /// Compact JSON of this value, members in the order sent.
@@ -202,6 +222,16 @@ mod tests {
             let mut bytes = text.clone().into_bytes();
             let tape = simd_json::to_tape(&mut bytes).unwrap();
             prop_assert_eq!(Value::new(&tape.0).to_json(), text);
+        }
+
+        #[test]
+        fn digests_are_equal_where_values_are(one in any_json(), other in any_json()) {
+            let digest = |value: &serde_json::Value| {
+                let mut bytes = value.to_string().into_bytes();
+                Value::new(&simd_json::to_tape(&mut bytes).unwrap().0).digest()
+            };
+            prop_assert_eq!(digest(&one), digest(&one.clone()));
+            prop_assert_eq!(digest(&one) == digest(&other), one.to_string() == other.to_string());
         }
     }
 }

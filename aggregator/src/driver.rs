@@ -1,0 +1,314 @@
+//! The thread that reads the log and gives each partition to its worker.
+//!
+//! What always holds: before a partition's worker starts, what an earlier owner
+//! left running on the server is ended, and the batch that it may have stored
+//! in part is read again; a position is committed only after everything below
+//! it is stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sluice_eventlog::{
+    CommitError, EventLog, LogError, LogReader, Offset, Partition, ReadEvent, Stored,
+};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use crate::AggregatorError;
+use crate::metrics;
+use crate::retry::until_done;
+use crate::send::now_us;
+use crate::worker::{Commit, Context, Input, Worker, WorkerParts};
+
+const POLL_BYTES: usize = 4 * 1024 * 1024;
+const POLL_WAIT: Duration = Duration::from_millis(50);
+/// Encoded frames that wait for one worker; they inflate to about ten times that.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+const PAUSE: Duration = Duration::from_millis(10);
+const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(500);
+/// How often idle partitions are told that they have caught up.
+const CAUGHT_UP_EVERY: Duration = Duration::from_millis(200);
+/// What a stop waits for inserts in flight.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running worker.
+struct Running {
+    input: UnboundedSender<Input>,
+    queued_bytes: Arc<AtomicUsize>,
+    revoked: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+/// The state of the reading thread.
+pub(crate) struct Driver {
+    context: Arc<Context>,
+    log: Arc<dyn EventLog>,
+    reader: Box<dyn LogReader>,
+    workers: BTreeMap<Partition, Running>,
+    /// Positions to commit.
+    due: BTreeMap<Partition, Offset>,
+    commits: (Sender<Commit>, Receiver<Commit>),
+    runtime: Handle,
+    stop: CancellationToken,
+    told_at: Instant,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        log: Arc<dyn EventLog>,
+        reader: Box<dyn LogReader>,
+        runtime: Handle,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            context,
+            log,
+            reader,
+            workers: BTreeMap::new(),
+            due: BTreeMap::new(),
+            commits: mpsc::channel(),
+            runtime,
+            stop,
+            told_at: Instant::now(),
+        }
+    }
+
+    /// Reads until it is told to stop, then lets the workers finish. Blocks.
+    pub(crate) fn run(mut self) -> Result<(), AggregatorError> {
+        while !self.stop.is_cancelled() {
+            self.take_commits(Duration::ZERO);
+            self.commit()?;
+            self.check_workers()?;
+            if self.is_full() {
+                self.take_commits(PAUSE);
+                continue;
+            }
+            match self.reader.poll(POLL_BYTES, POLL_WAIT) {
+                Ok(event) => self.handle(event)?,
+                Err(LogError::Unavailable(error)) => {
+                    tracing::warn!(error, "the log cannot be read; trying again");
+                    self.take_commits(UNAVAILABLE_PAUSE);
+                }
+                Err(error @ LogError::Fatal(_)) => return Err(error.into()),
+            }
+            self.tell_caught_up();
+        }
+        self.finish()
+    }
+
+    fn handle(&mut self, event: ReadEvent) -> Result<(), AggregatorError> {
+        match event {
+            ReadEvent::Assigned(partitions) => {
+                for (partition, committed) in partitions {
+                    self.assign(partition, committed)?;
+                }
+            }
+            ReadEvent::Revoked { partitions, .. } => {
+                for partition in partitions {
+                    self.revoke(partition);
+                }
+            }
+            ReadEvent::Records {
+                partition, records, ..
+            } => self.hand_over(partition, records),
+            ReadEvent::Gap {
+                partition,
+                from,
+                to,
+            } => self.tell(partition, Input::Gap { from, to }),
+            ReadEvent::Idle => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a partition over: see docs/decisions/0011.
+    fn assign(&mut self, partition: Partition, committed: Offset) -> Result<(), AggregatorError> {
+        self.revoke(partition);
+        let context = Arc::clone(&self.context);
+        let (source, store) = (&context.source, &context.store);
+        let last_batch = self
+            .runtime
+            .block_on(until_done("take-over", &self.stop, || async {
+                store.fence(source, partition).await?;
+                store.last_batch(source, partition, committed).await
+            }));
+        let Ok(rebuild) = last_batch else {
+            return Ok(());
+        };
+        if let Some((first, last)) = rebuild {
+            tracing::info!(partition, first, last, "sending the last batch again");
+            self.reader.seek(partition, first)?;
+        }
+        self.start_worker(partition, rebuild)
+    }
+
+    fn start_worker(
+        &mut self,
+        partition: Partition,
+        rebuild: Option<(Offset, Offset)>,
+    ) -> Result<(), AggregatorError> {
+        self.context.progress.assigned(partition);
+        let (sender, input) = unbounded_channel();
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let revoked = CancellationToken::new();
+        let worker = Worker::new(WorkerParts {
+            context: Arc::clone(&self.context),
+            partition,
+            rebuild,
+            input,
+            queued_bytes: Arc::clone(&queued_bytes),
+            commits: self.commits.0.clone(),
+            revoked: revoked.clone(),
+        });
+        let runtime = self.runtime.clone();
+        let thread = thread::Builder::new()
+            .name(format!("partition-{partition}"))
+            .spawn(move || runtime.block_on(worker.run()))
+            .map_err(|e| AggregatorError::Worker(format!("no thread for a worker: {e}")))?;
+        let running = Running {
+            input: sender,
+            queued_bytes,
+            revoked,
+            thread,
+        };
+        self.workers.insert(partition, running);
+        Ok(())
+    }
+
+    /// Ends a worker at once and forgets what it had not stored.
+    fn revoke(&mut self, partition: Partition) {
+        let Some(worker) = self.workers.remove(&partition) else {
+            return;
+        };
+        worker.revoked.cancel();
+        // It notices within one decoded frame.
+        let _ = worker.thread.join();
+        self.take_commits(Duration::ZERO);
+        self.due.remove(&partition);
+        self.context.progress.revoked(partition);
+        self.context.caps().forget();
+    }
+
+    fn hand_over(&self, partition: Partition, records: Vec<Stored>) {
+        if let Some(worker) = self.workers.get(&partition) {
+            let bytes = records.iter().map(|record| record.bytes.len()).sum();
+            worker.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.tell(partition, Input::Records(records));
+    }
+
+    fn tell(&self, partition: Partition, input: Input) {
+        if let Some(worker) = self.workers.get(&partition) {
+            // A worker that is gone is found by `check_workers`.
+            let _ = worker.input.send(input);
+        }
+    }
+
+    /// Whether a worker has as much before it as it may.
+    fn is_full(&self) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|worker| worker.queued_bytes.load(Ordering::Relaxed) >= QUEUE_BYTES)
+    }
+
+    fn tell_caught_up(&mut self) {
+        if self.told_at.elapsed() < CAUGHT_UP_EVERY {
+            return;
+        }
+        self.told_at = Instant::now();
+        for (partition, lag) in self.reader.lag() {
+            metrics::lag(partition, lag);
+            if lag == 0 {
+                self.tell(partition, Input::CaughtUp(now_us()));
+            }
+        }
+    }
+
+    /// Takes in what workers have stored, waiting up to `wait` for the first.
+    fn take_commits(&mut self, wait: Duration) {
+        let first = match self.commits.1.recv_timeout(wait) {
+            Ok(commit) => commit,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+        };
+        let more: Vec<Commit> = self.commits.1.try_iter().collect();
+        for Commit { partition, next } in std::iter::once(first).chain(more) {
+            if self.workers.contains_key(&partition) {
+                self.due.insert(partition, next);
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), AggregatorError> {
+        if self.due.is_empty() {
+            return Ok(());
+        }
+        let positions: Vec<(Partition, Offset)> = self
+            .due
+            .iter()
+            .map(|(partition, next)| (*partition, *next))
+            .collect();
+        match self.reader.commit(&positions) {
+            Ok(()) => {
+                self.due.clear();
+                self.trim(&positions);
+                Ok(())
+            }
+            Err(CommitError::Retry(error)) => {
+                metrics::retried("commit");
+                tracing::warn!(error, "positions were not committed; trying again");
+                Ok(())
+            }
+            // The partitions will be revoked with the next poll; their new owner reads on.
+            Err(CommitError::Lost) => {
+                self.due.clear();
+                Ok(())
+            }
+            Err(CommitError::Fatal(error)) => Err(AggregatorError::Worker(error)),
+        }
+    }
+
+    fn trim(&self, positions: &[(Partition, Offset)]) {
+        for (partition, next) in positions {
+            if let Err(error) = self.log.trim(*partition, *next) {
+                tracing::warn!(%error, partition, "the log was not trimmed");
+            }
+        }
+    }
+
+    fn check_workers(&self) -> Result<(), AggregatorError> {
+        let mut workers = self.workers.iter();
+        match workers.find(|(_, worker)| worker.thread.is_finished()) {
+            None => Ok(()),
+            Some((partition, _)) => Err(AggregatorError::Worker(format!(
+                "the worker of partition {partition} has ended"
+            ))),
+        }
+    }
+
+    /// Lets the workers end what they have in flight, and commits it.
+    fn finish(mut self) -> Result<(), AggregatorError> {
+        let deadline = Instant::now() + FINISH_WITHIN;
+        // With the input dropped a worker begins nothing new.
+        let running: Vec<(CancellationToken, JoinHandle<()>)> = std::mem::take(&mut self.workers)
+            .into_values()
+            .map(|worker| (worker.revoked, worker.thread))
+            .collect();
+        while !running.iter().all(|(_, thread)| thread.is_finished()) {
+            if Instant::now() > deadline {
+                for (revoked, _) in &running {
+                    revoked.cancel();
+                }
+            }
+            thread::sleep(PAUSE);
+        }
+        for Commit { partition, next } in self.commits.1.try_iter() {
+            self.due.insert(partition, next);
+        }
+        self.commit()
+    }
+}

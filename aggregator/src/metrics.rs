@@ -1,0 +1,117 @@
+//! Metrics of the aggregator. Each accepted event ends in exactly one outcome.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::dead_letter::Reason;
+
+const EVENTS: &str = "sluice_aggregator_events_total";
+const INSERTS: &str = "sluice_aggregator_inserts_total";
+const INSERT_ROWS: &str = "sluice_aggregator_insert_rows";
+const INSERT_SECONDS: &str = "sluice_aggregator_insert_seconds";
+const FRESHNESS: &str = "sluice_aggregator_freshness_seconds";
+const RETRIES: &str = "sluice_aggregator_retries_total";
+const RECOVERIES: &str = "sluice_aggregator_recoveries_total";
+const GAP_RECORDS: &str = "sluice_aggregator_gap_records_total";
+const LATE_HOURS: &str = "sluice_aggregator_late_hours_total";
+const OVER_CAP: &str = "sluice_aggregator_over_cap_total";
+const LAG: &str = "sluice_aggregator_lag_records";
+
+/// What became of events, counted once their batch is acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Rows in the store.
+    pub stored: u64,
+    /// Part of a frame that was there already.
+    pub replayed: u64,
+    /// In the dead letters, by reason.
+    pub dead: [u64; Reason::ALL.len()],
+}
+
+impl Outcomes {
+    /// Counts events that went to the dead letters.
+    pub fn add_dead(&mut self, reason: Reason, events: u64) {
+        self.dead[reason as usize] += events;
+    }
+
+    fn by_label(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let dead = Reason::ALL.iter().zip(self.dead);
+        [("stored", self.stored), ("replayed", self.replayed)]
+            .into_iter()
+            .chain(dead.map(|(reason, events)| (reason.as_str(), events)))
+    }
+}
+
+/// Declares every metric, with zeros where labels are known.
+pub fn describe() {
+    describe_counter!(EVENTS, "Accepted events by what became of them");
+    describe_counter!(INSERTS, "Batches that the store acknowledged");
+    describe_histogram!(INSERT_ROWS, "Rows of a batch");
+    describe_histogram!(
+        INSERT_SECONDS,
+        Unit::Seconds,
+        "From sending a batch to its acknowledgement"
+    );
+    describe_histogram!(
+        FRESHNESS,
+        Unit::Seconds,
+        "From the receipt of a batch's oldest event to its being queryable"
+    );
+    describe_counter!(RETRIES, "Failed attempts, by what was attempted");
+    describe_counter!(RECOVERIES, "Batches rebuilt at a take-over");
+    describe_counter!(
+        GAP_RECORDS,
+        "Records that the log no longer had when they were to be read: lost"
+    );
+    describe_counter!(LATE_HOURS, "Hours that got rows after their end");
+    describe_counter!(
+        OVER_CAP,
+        "Distinct names and flag maps over the cap of their hour"
+    );
+    describe_gauge!(LAG, "Records not read yet, by partition");
+    count_outcomes(&Outcomes::default());
+    gap(0);
+}
+
+pub(crate) fn count_outcomes(outcomes: &Outcomes) {
+    for (outcome, events) in outcomes.by_label() {
+        counter!(EVENTS, "outcome" => outcome).increment(events);
+    }
+}
+
+pub(crate) fn inserted(rows: usize, took: Duration) {
+    counter!(INSERTS).increment(1);
+    histogram!(INSERT_ROWS).record(rows as f64);
+    histogram!(INSERT_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn fresh(oldest: Duration) {
+    histogram!(FRESHNESS).record(oldest.as_secs_f64());
+}
+
+pub(crate) fn retried(what: &'static str) {
+    counter!(RETRIES, "what" => what).increment(1);
+}
+
+pub(crate) fn recovered() {
+    counter!(RECOVERIES).increment(1);
+}
+
+pub(crate) fn gap(records: u64) {
+    counter!(GAP_RECORDS).increment(records);
+}
+
+pub(crate) fn late_hours(hours: usize) {
+    counter!(LATE_HOURS).increment(hours as u64);
+}
+
+pub(crate) fn over_cap(values: usize) {
+    counter!(OVER_CAP).increment(values as u64);
+}
+
+pub(crate) fn lag(partition: u32, records: u64) {
+    gauge!(LAG, "partition" => partition.to_string()).set(records as f64);
+}

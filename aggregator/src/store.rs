@@ -1,0 +1,265 @@
+//! Every statement that the writer sends to ClickHouse.
+//!
+//! An insert of a batch carries its deduplication token, which is also its
+//! query id: the same batch cannot run twice at a time, and whoever takes a
+//! partition over can end what its predecessor left running there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clickhouse::error::{Error, Result};
+use clickhouse::{Client, Row};
+use serde::Deserialize;
+use serde_json::json;
+use sluice_eventlog::{Offset, Partition};
+use sluice_schema::id::{FrameId, ProjectId};
+use uuid::Uuid;
+
+use crate::batch::{BatchId, token_prefix};
+use crate::caps::Admitted;
+use crate::rows::{NewMap, OTHER_NAME, OVERFLOW_MAP, ProjectHour};
+
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Below the consumer group's session, so that a lost partition is noticed first.
+const INSERT_TIMEOUT: Duration = Duration::from_mins(2);
+const QUERY_TIMEOUT: Duration = Duration::from_mins(1);
+/// What is compressed and sent at a time.
+const CHUNK_BYTES: usize = 1024 * 1024;
+const SECONDS_PER_HOUR: u32 = 3_600;
+
+/// Each of these matters for exactly-once (docs/decisions/0011): one block an
+/// insert, deduplicated by token in the table and in every view behind it.
+const INSERT_SETTINGS: [(&str, &str); 9] = [
+    ("async_insert", "0"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("materialized_views_ignore_errors", "0"),
+    ("max_insert_threads", "1"),
+    ("max_insert_block_size", "1048576"),
+    ("min_insert_block_size_rows", "1048576"),
+    ("min_insert_block_size_bytes", "1073741824"),
+    ("parallel_view_processing", "0"),
+];
+
+#[derive(Row, Deserialize)]
+struct HourValues {
+    names: Vec<String>,
+    maps: Vec<u64>,
+}
+
+/// The tables of the writer.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+}
+
+impl Store {
+    /// Over a client of the database.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Inserts a block of raw rows, with everything that views make of it.
+    /// Sent again, it changes nothing that is there and adds what is missing.
+    pub async fn insert_health(&self, id: &BatchId, block: Bytes) -> Result<()> {
+        let token = id.to_string();
+        let mut insert = self
+            .client
+            .insert_formatted_with("INSERT INTO health_events FORMAT Native")
+            .with_setting("insert_deduplication_token", &token)
+            .with_setting("query_id", &token)
+            .with_timeouts(Some(SEND_TIMEOUT), Some(INSERT_TIMEOUT));
+        for (name, value) in INSERT_SETTINGS {
+            insert = insert.with_setting(name, value);
+        }
+        for chunk in (0..block.len()).step_by(CHUNK_BYTES) {
+            let end = block.len().min(chunk + CHUNK_BYTES);
+            insert.send(block.slice(chunk..end)).await?;
+        }
+        insert.end().await
+    }
+
+    /// Ends the inserts of a partition that an earlier owner left running.
+    pub async fn fence(&self, source: &str, partition: Partition) -> Result<()> {
+        let kill = "KILL QUERY WHERE startsWith(query_id, ?) AND user = currentUser() SYNC";
+        let prefix = token_prefix(source, partition);
+        within(self.client.query(kill).bind(prefix).execute()).await
+    }
+
+    /// First and last offset of the newest batch that left rows and reaches `from` or beyond.
+    pub async fn last_batch(
+        &self,
+        source: &str,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<Option<(Offset, Offset)>> {
+        let newest = "SELECT argMax(batch_first, batch_last), max(batch_last), count() \
+             FROM health_events WHERE src_topic = ? AND src_partition = ? AND batch_last >= ?";
+        let query = self
+            .client
+            .query(newest)
+            .bind(source)
+            .bind(partition)
+            .bind(from);
+        let (first, last, rows): (u64, u64, u64) = within(query.fetch_one()).await?;
+        Ok((rows > 0).then_some((first, last)))
+    }
+
+    /// The lowest offset under which each of `frames` has rows in its partition.
+    /// `received_us`: bounds of the receipt of their requests.
+    pub async fn stored_frames(
+        &self,
+        source: &str,
+        partition: Partition,
+        frames: &[FrameId],
+        received_us: (i64, i64),
+    ) -> Result<HashMap<FrameId, Offset>> {
+        let stored = "SELECT toString(frame_id), min(src_offset) FROM health_events \
+             WHERE src_topic = ? AND src_partition = ? AND frame_id IN ? \
+             AND received_at >= fromUnixTimestamp64Micro(?, 'UTC') \
+             AND received_at <= fromUnixTimestamp64Micro(?, 'UTC') GROUP BY frame_id";
+        let ids: Vec<String> = frames.iter().map(FrameId::to_string).collect();
+        let query = self
+            .client
+            .query(stored)
+            .bind(source)
+            .bind(partition)
+            .bind(ids)
+            .bind(received_us.0)
+            .bind(received_us.1);
+        let rows: Vec<(String, u64)> = within(query.fetch_all()).await?;
+        let parsed = rows.into_iter().map(|(id, offset)| {
+            let id = Uuid::parse_str(&id).map_err(|e| Error::Custom(e.to_string()))?;
+            Ok((FrameId(id), offset))
+        });
+        parsed.collect()
+    }
+
+    /// The custom names and flag maps that raw has of these hours.
+    pub async fn admitted(&self, slots: &[ProjectHour]) -> Result<Vec<(ProjectHour, Admitted)>> {
+        let query = "SELECT groupUniqArrayIf(toString(name), type = 'custom' AND name != ?) AS names, \
+             groupUniqArrayIf(flag_map, flag_map != 0 AND flag_map != ?) AS maps FROM health_events \
+             WHERE project_id = ? AND received_at >= toDateTime(?, 'UTC') \
+             AND received_at < toDateTime(?, 'UTC')";
+        let mut all = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let start = slot.hour * SECONDS_PER_HOUR;
+            let query = self
+                .client
+                .query(query)
+                .bind(OTHER_NAME)
+                .bind(OVERFLOW_MAP)
+                .bind(slot.project)
+                .bind(start)
+                .bind(start + SECONDS_PER_HOUR);
+            let values: HourValues = within(query.fetch_one()).await?;
+            let admitted = Admitted {
+                names: values.names.into_iter().map(Into::into).collect(),
+                maps: values.maps.into_iter().collect(),
+            };
+            all.push((*slot, admitted));
+        }
+        Ok(all)
+    }
+
+    /// Stores flag maps in the dictionary. Idempotent.
+    pub async fn put_flag_maps(&self, maps: &[NewMap]) -> Result<()> {
+        let rows = maps.iter().map(|map| {
+            json!({
+                "project_id": map.project,
+                "flag_map": map.id,
+                "seen": map.day,
+                "flags": map.states.pairs(),
+            })
+        });
+        let into = "INSERT INTO flag_maps SELECT project_id, flag_map, toDate(seen), flags FROM \
+             input('project_id UInt64, flag_map UInt64, seen UInt16, flags Array(Tuple(String, String))')";
+        self.insert_json(into, rows).await
+    }
+
+    /// Says in the ledger of folds that hours got rows that may be folded already.
+    pub async fn mark_late(&self, hours: &[u32], version_us: i64) -> Result<()> {
+        let rows = hours.iter().map(
+            |hour| json!({"kind": "late", "slot": hour * SECONDS_PER_HOUR, "ver": version_us}),
+        );
+        self.insert_json("INSERT INTO folds", rows).await
+    }
+
+    /// Says up to which receipt partitions are aggregated, in microseconds since 1970.
+    pub async fn put_watermarks(&self, source: &str, marks: &[(Partition, i64)]) -> Result<()> {
+        let rows = marks.iter().map(|(partition, us)| {
+            let seconds = us.div_euclid(1_000_000);
+            let micros = us.rem_euclid(1_000_000);
+            // A text, because a number would pass through a float.
+            let watermark = format!("{seconds}.{micros:06}");
+            json!({"src_topic": source, "src_partition": partition, "watermark": watermark})
+        });
+        self.insert_json("INSERT INTO watermarks", rows).await
+    }
+
+    /// How the slugs of the frame at `offset` were resolved before; `None` for an unknown project.
+    pub async fn resolved_slugs(
+        &self,
+        source: &str,
+        partition: Partition,
+        offset: Offset,
+    ) -> Result<HashMap<String, Option<ProjectId>>> {
+        let query = "SELECT slug, project_id FROM resolved_slugs \
+             WHERE src_topic = ? AND src_partition = ? AND src_offset = ?";
+        let query = self
+            .client
+            .query(query)
+            .bind(source)
+            .bind(partition)
+            .bind(offset);
+        let rows: Vec<(String, u64)> = within(query.fetch_all()).await?;
+        let known = |id: u64| (id != 0).then_some(ProjectId(id as i64));
+        Ok(rows
+            .into_iter()
+            .map(|(slug, id)| (slug, known(id)))
+            .collect())
+    }
+
+    /// Remembers how the slugs of the frame at `offset` were resolved.
+    pub async fn put_resolved_slugs(
+        &self,
+        source: &str,
+        partition: Partition,
+        offset: Offset,
+        slugs: &HashMap<String, Option<ProjectId>>,
+    ) -> Result<()> {
+        let rows = slugs.iter().map(|(slug, project)| {
+            json!({
+                "src_topic": source,
+                "src_partition": partition,
+                "src_offset": offset,
+                "slug": slug,
+                "project_id": project.map_or(0, |project| project.0),
+            })
+        });
+        self.insert_json("INSERT INTO resolved_slugs", rows).await
+    }
+
+    /// A few rows, for tables that no view depends on.
+    async fn insert_json(
+        &self,
+        into: &str,
+        rows: impl Iterator<Item = serde_json::Value>,
+    ) -> Result<()> {
+        let lines: Vec<String> = rows.map(|row| row.to_string()).collect();
+        let mut insert = self
+            .client
+            .insert_formatted_with(format!("{into} FORMAT JSONEachRow"))
+            .with_setting("async_insert", "0")
+            .with_timeouts(Some(SEND_TIMEOUT), Some(QUERY_TIMEOUT));
+        insert.send(Bytes::from(lines.join("\n"))).await?;
+        insert.end().await
+    }
+}
+
+async fn within<T>(query: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(QUERY_TIMEOUT, query)
+        .await
+        .unwrap_or(Err(Error::TimedOut))
+}
