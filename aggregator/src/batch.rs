@@ -167,3 +167,111 @@ impl Batcher {
         self.rebuild = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: BatchLimits = BatchLimits {
+        max_rows: 100,
+        max_bytes: 1_000,
+        interval: Duration::from_secs(1),
+    };
+
+    /// What a partition sees: records of so many rows, so many milliseconds apart.
+    fn records() -> impl Strategy<Value = Vec<(usize, u64)>> {
+        proptest::collection::vec((0_usize..150, 0_u64..800), 1..60)
+    }
+
+    /// Batches as (first, last, rows, moment), with inserts that take no time.
+    fn cut(records: &[(usize, u64)], start: Instant) -> Vec<(u64, u64, usize, Instant)> {
+        let mut batcher = Batcher::new(LIMITS);
+        let mut batches = Vec::new();
+        let mut now = start;
+        let mut rows = 0;
+        let mut take = |batcher: &mut Batcher, now, rows: &mut usize| {
+            if let Some((first, last)) = batcher.take(now) {
+                batches.push((first, last, std::mem::take(rows), now));
+            }
+        };
+        for (offset, (events, pause_ms)) in (0_u64..).zip(records) {
+            let until = now + Duration::from_millis(*pause_ms);
+            if let Close::From(due) = batcher.close(now)
+                && due <= until
+            {
+                take(&mut batcher, due.max(now), &mut rows);
+            }
+            now = until;
+            if !batcher.admits(offset, *events) {
+                assert_eq!(batcher.close(now), Close::Now);
+                take(&mut batcher, now, &mut rows);
+                assert!(
+                    batcher.admits(offset, *events),
+                    "an empty batch takes any record"
+                );
+            }
+            rows += events;
+            batcher.add(offset, rows, rows);
+        }
+        take(&mut batcher, now, &mut rows);
+        batches
+    }
+
+    proptest! {
+        #[test]
+        fn each_record_is_in_one_batch(records in records()) {
+            let batches = cut(&records, Instant::now());
+            let mut next = 0;
+            for (first, last, rows, _) in &batches {
+                prop_assert_eq!(*first, next);
+                prop_assert!(last >= first);
+                prop_assert!(*rows <= LIMITS.max_rows || first == last);
+                next = last + 1;
+            }
+            prop_assert_eq!(next, records.len() as u64);
+        }
+
+        #[test]
+        fn low_traffic_makes_one_batch_an_interval(pauses in proptest::collection::vec(0_u64..800, 2..60)) {
+            let records: Vec<_> = pauses.into_iter().map(|pause| (1, pause)).collect();
+            let batches = cut(&records, Instant::now());
+            let timed = &batches[..batches.len() - 1];
+            for pair in timed.windows(2) {
+                prop_assert!(pair[1].3 - pair[0].3 >= LIMITS.interval);
+            }
+        }
+
+        #[test]
+        fn a_rebuilt_batch_has_its_old_end(records in records(), last in 0_u64..60) {
+            let mut batcher = Batcher::new(LIMITS);
+            batcher.rebuild_until(last);
+            for (offset, (events, _)) in (0_u64..).zip(&records) {
+                if !batcher.admits(offset, *events) {
+                    break;
+                }
+                batcher.add(offset, *events, *events);
+            }
+            let complete = records.len() as u64 > last;
+            prop_assert_eq!(batcher.close(Instant::now()) == Close::Now, complete);
+            let end = last.min(records.len() as u64 - 1);
+            prop_assert_eq!(batcher.take(Instant::now()), Some((0, end)));
+        }
+    }
+
+    #[test]
+    fn the_first_record_after_an_idle_spell_waits_for_nothing() {
+        let mut batcher = Batcher::new(LIMITS);
+        let now = Instant::now();
+        assert_eq!(batcher.close(now), Close::Never);
+        batcher.add(0, 1, 1);
+        assert_eq!(batcher.close(now), Close::From(now));
+        batcher.take(now);
+        batcher.add(1, 1, 1);
+        let Close::From(due) = batcher.close(now) else {
+            panic!("a batch is open");
+        };
+        assert_eq!(due, now + LIMITS.interval);
+    }
+}

@@ -22,6 +22,7 @@ pub mod dead_letter;
 mod driver;
 pub mod flag_maps;
 pub mod metrics;
+pub mod migrate;
 pub mod native;
 pub mod progress;
 pub mod projects;

@@ -214,6 +214,15 @@ impl BlockEncoder {
         self.columns_left -= 1;
     }
 
+    /// What precedes the values of a column with this many dictionaries. In a
+    /// block without rows, nothing does.
+    fn dictionary_versions(&mut self, dictionaries: usize) {
+        if self.rows > 0 {
+            let version = SHARED_DICTIONARIES_WITH_ADDITIONAL_KEYS;
+            put_each(&mut self.out, std::iter::repeat_n(version, dictionaries));
+        }
+    }
+
     /// A column of numbers; `data_type` is any type of their width.
     pub fn fixed<T: Fixed>(&mut self, name: &str, data_type: &str, values: &[T]) {
         self.head(name, data_type, values.len());
@@ -253,7 +262,7 @@ impl BlockEncoder {
     /// A `LowCardinality(String)` column.
     pub fn low_cardinality(&mut self, name: &str, values: &LowCardinality) {
         self.head(name, "LowCardinality(String)", values.rows.len());
-        put(&mut self.out, &[SHARED_DICTIONARIES_WITH_ADDITIONAL_KEYS]);
+        self.dictionary_versions(1);
         values.encode(&mut self.out);
     }
 
@@ -261,10 +270,7 @@ impl BlockEncoder {
     pub fn maps(&mut self, name: &str, values: &Maps) {
         let data_type = "Map(LowCardinality(String), LowCardinality(String))";
         self.head(name, data_type, values.ends.len());
-        put(
-            &mut self.out,
-            &[SHARED_DICTIONARIES_WITH_ADDITIONAL_KEYS; 2],
-        );
+        self.dictionary_versions(2);
         put(&mut self.out, &values.ends);
         values.keys.encode(&mut self.out);
         values.values.encode(&mut self.out);

@@ -33,7 +33,7 @@ async fn totals(client: &clickhouse::Client) -> BTreeMap<String, u64> {
 async fn recorded_bodies_are_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(&dir.path().join("clickhouse"));
-    let client = migrated(&server.url(), server.user(), server.password(), "t").await;
+    let client = migrated(&server).await;
     let logs = open_logs(&dir);
     let bodies = recorded_bodies();
     let expected = expected_totals(&bodies);
@@ -72,7 +72,7 @@ async fn recorded_bodies_are_counted_once() {
 async fn slugs_are_resolved_once_and_for_all() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(&dir.path().join("clickhouse"));
-    let client = migrated(&server.url(), server.user(), server.password(), "t").await;
+    let client = migrated(&server).await;
     let logs = open_logs(&dir);
     for slug in ["known", "unknown"] {
         let project = ProjectRef::Slug(slug);

@@ -5,6 +5,7 @@
 //! the device endpoints, the ClickHouse tables with the SQL that defines every
 //! metric, and the Postgres migrations. It does no I/O.
 
+pub mod clickhouse;
 pub mod frame;
 pub mod id;
 pub mod postgres;

@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     dead_code,
+    unreachable_pub,
     reason = "helpers of tests, each used by some"
 )]
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use clickhouse::Client;
 use sluice_aggregator::batch::BatchLimits;
+use sluice_aggregator::config::ClickHouseConfig;
+use sluice_aggregator::migrate;
 use sluice_aggregator::progress::Progress;
 use sluice_aggregator::{Aggregator, AggregatorError, Parts};
 use sluice_engines::ClickHouse;
@@ -22,13 +25,14 @@ use sluice_eventlog::{EventLog, Record};
 use sluice_schema::frame::{ContentKind, FrameBuilder, ProjectRef, Request};
 use sluice_schema::id::{FrameId, ProjectId};
 use sluice_schema::wire::{Scratch, health};
+use sluice_service::config::Secret;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub const PROJECT: ProjectId = ProjectId(7);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -88,20 +92,15 @@ pub fn append(log: &EmbeddedLog, bytes: Bytes) -> u64 {
 }
 
 /// A database with the tables of this release.
-pub async fn migrated(url: &str, user: &str, password: &str, database: &str) -> Client {
-    let client = Client::default()
-        .with_url(url)
-        .with_user(user)
-        .with_password(password);
-    let create = format!("CREATE DATABASE IF NOT EXISTS {database}");
-    client.query(&create).execute().await.unwrap();
-    let client = client.with_database(database);
-    for statement in include_str!("interim.sql").split(";\n") {
-        if !statement.trim().is_empty() {
-            client.query(statement).execute().await.unwrap();
-        }
-    }
-    client
+pub async fn migrated(server: &ClickHouse) -> Client {
+    let config = ClickHouseConfig {
+        url: server.url(),
+        user: server.user().to_owned(),
+        password: Some(Secret::new(server.password())),
+        database: "sluice".to_owned(),
+    };
+    migrate::run(&config).await.unwrap();
+    config.client()
 }
 
 pub fn server(dir: &Path) -> ClickHouse {

@@ -1,0 +1,46 @@
+//! The tables of ClickHouse, as numbered migrations.
+//!
+//! Each statement may run twice, and by two at once: a migration that was cut
+//! short is simply run again. Tables are named without their database, which
+//! the connection chooses. A migration that has been released never changes.
+
+/// One step.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Its place in the order.
+    pub number: u32,
+    /// What it is about.
+    pub name: &'static str,
+    sql: &'static str,
+}
+
+impl Migration {
+    /// Its statements, in order.
+    pub fn statements(&self) -> impl Iterator<Item = &'static str> {
+        let is_code = |line: &str| !line.trim().is_empty() && !line.starts_with("--");
+        let statements = self.sql.split(";\n").map(str::trim);
+        statements.filter(move |statement| statement.lines().any(is_code))
+    }
+}
+
+/// All of them, in order.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    number: 1,
+    name: "raw",
+    sql: include_str!("../clickhouse/0001_raw.sql"),
+}];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_in_order_and_may_run_twice() {
+        for (migration, number) in MIGRATIONS.iter().zip(1..) {
+            assert_eq!(migration.number, number);
+            for statement in migration.statements() {
+                assert!(statement.contains("IF NOT EXISTS"), "{statement}");
+            }
+        }
+    }
+}
