@@ -16,10 +16,13 @@
 //! goes over the wire). The OpenAPI document is generated from the routes; see
 //! [`openapi`].
 
+pub(crate) mod api_keys;
 pub mod audit;
 pub mod auth;
 pub mod change;
 pub mod clock;
+pub mod config;
+pub mod demo;
 pub mod error;
 pub mod extract;
 pub mod flags;
@@ -31,6 +34,7 @@ pub mod page;
 pub mod projects;
 pub mod role;
 pub mod scope;
+pub mod service;
 pub mod state;
 pub mod text;
 
@@ -48,6 +52,7 @@ fn routes() -> OpenApiRouter<ApiState> {
     let management = OpenApiRouter::new()
         .merge(auth::router())
         .merge(projects::router())
+        .merge(api_keys::router())
         .merge(audit::router())
         .merge(insights::router());
     let device_facing = flags::router();

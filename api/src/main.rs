@@ -1,3 +1,78 @@
-//! The API as a process of its own.
+//! `sluice-api`: the API as a process of its own.
 
-fn main() {}
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use sluice_api::config::Config;
+use sluice_api::service;
+use sluice_service::admin::{self, Readiness};
+use sluice_service::config::{self, ConfigArgs};
+use sluice_service::lifecycle::Lifecycle;
+use sluice_service::{logging, metrics};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Requests in flight get this long to finish.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Time for load balancers to see that readiness is off.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Management, flags and insights of Sluice.
+#[derive(clap::Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = match config::load(&Arguments::parse().config, Config::read) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    logging::init(&config.logging);
+    match run(config).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            tracing::error!(error, "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
+    let metrics = metrics::install()?;
+    let readiness = Readiness::new();
+    let state = service::state(&config)?;
+    let listener = TcpListener::bind(config.listen).await?;
+    let admin_listener = TcpListener::bind(config.admin.listen).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving the API");
+
+    let admin = tokio::spawn(admin::serve(admin_listener, metrics, readiness.clone()));
+    let workers = tokio::spawn({
+        let (state, readiness) = (state.clone(), readiness.clone());
+        async move { service::run_workers(state, &readiness).await }
+    });
+    let closing = CancellationToken::new();
+    let service = sluice_api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server =
+        axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let server = tokio::spawn(server.into_future());
+
+    let mut lifecycle = Lifecycle::new();
+    lifecycle.stage("readiness", LEAVE, async move { readiness.stop() });
+    lifecycle.stage("requests", DRAIN, async move {
+        closing.cancel();
+        // The server's result is of no use to a process that ends.
+        drop(server.await);
+    });
+    lifecycle.stage("workers", LEAVE, async move {
+        workers.abort();
+        admin.abort();
+    });
+    Ok(lifecycle.run().await?)
+}

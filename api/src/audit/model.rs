@@ -29,7 +29,7 @@ pub struct AuditEntry {
 /// Filters combine with AND.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct AuditFilter {
+pub(crate) struct AuditFilter {
     /// How many at most.
     #[param(minimum = 1, default = 200)]
     pub limit: Option<i64>,

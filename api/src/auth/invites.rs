@@ -42,9 +42,10 @@ pub(super) async fn invite(
     let (id, is_pending) = find_or_insert(change.connection(), &email, &name).await?;
     let project = change.project();
     join(change.connection(), project, id, role, is_pending).await?;
-    let invite_token = match is_pending {
-        true => issue_token(change.connection(), id, at).await?,
-        false => String::new(),
+    let invite_token = if is_pending {
+        issue_token(change.connection(), id, at).await?
+    } else {
+        String::new()
     };
     let details = json!({ "email": email, "role": role });
     change.audit(Action::USER_INVITED, id, details).await?;

@@ -108,12 +108,11 @@ impl Request {
         user: i64,
     ) -> ApiResult<projects::Project> {
         let name = &self.project_name;
-        let project = match &self.slug {
-            Some(slug) => projects::store::insert(connection, name, slug).await?,
-            None => {
-                let base = slug::of_name(&self.name).unwrap_or_else(|| slug::of_user(user));
-                projects::store::insert_with_free_slug(connection, name, &base).await?
-            }
+        let project = if let Some(slug) = &self.slug {
+            projects::store::insert(connection, name, slug).await?
+        } else {
+            let base = slug::of_name(&self.name).unwrap_or_else(|| slug::of_user(user));
+            projects::store::insert_with_free_slug(connection, name, &base).await?
         };
         projects::store::furnish(connection, project.id, user).await?;
         Ok(project)

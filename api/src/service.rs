@@ -1,0 +1,65 @@
+//! The API as something that runs: state, migrations, background work.
+
+use std::time::Duration;
+
+use sluice_schema::postgres::MIGRATOR;
+use sluice_service::admin::{Readiness, Signal};
+use sqlx::PgPool;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::config::Config;
+use crate::{ApiState, auth};
+
+const MIGRATION_RETRY: Duration = Duration::from_secs(1);
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PURGE_EVERY: Duration = Duration::from_hours(1);
+
+/// State for [`crate::router`], from a configuration. Connects to nothing yet.
+pub fn state(config: &Config) -> Result<ApiState, sqlx::Error> {
+    let postgres = config.postgres.pool()?;
+    Ok(ApiState::new(
+        postgres,
+        config.clickhouse.client(),
+        config.policy,
+    ))
+}
+
+/// All that goes on behind the routes, until it is dropped: migrates Postgres,
+/// tells whether it is there, purges what has expired.
+pub async fn run_workers(state: ApiState, readiness: &Readiness) {
+    let postgres = readiness.signal("postgres");
+    migrate(&state.postgres, &postgres).await;
+    tokio::join!(watch(&state.postgres, &postgres), purge(&state));
+}
+
+/// Tries until it succeeds.
+async fn migrate(pool: &PgPool, signal: &Signal) {
+    while let Err(error) = MIGRATOR.run(pool).await {
+        tracing::warn!(%error, "cannot migrate Postgres yet");
+        signal.set(Err(format!("not migrated: {error}")));
+        sleep(MIGRATION_RETRY).await;
+    }
+    signal.set(Ok(()));
+}
+
+async fn watch(pool: &PgPool, signal: &Signal) {
+    let mut ticks = interval(PING_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let answer = sqlx::query("select 1").execute(pool).await;
+        signal.set(answer.map(drop).map_err(|error| error.to_string()));
+    }
+}
+
+async fn purge(state: &ApiState) {
+    let mut ticks = interval(PURGE_EVERY);
+    loop {
+        ticks.tick().await;
+        match auth::store::purge_sessions(&state.postgres, state.clock.now()).await {
+            Ok(0) => {}
+            Ok(purged) => tracing::info!(purged, "removed expired sessions"),
+            Err(error) => tracing::warn!(%error, "cannot remove expired sessions"),
+        }
+    }
+}
