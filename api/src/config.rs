@@ -53,6 +53,7 @@ pub fn read_policy(reader: &mut ConfigReader) -> Policy {
     let registration = reader.value("SLUICE_REGISTRATION", Registration::Open);
     Policy {
         close_registration: registration == Registration::Closed,
+        ..Policy::default()
     }
 }
 

@@ -145,6 +145,11 @@ impl ApiError {
         self.status
     }
 
+    /// What the client is told.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     fn log(&self) {
         if let Some(cause) = &self.cause {
             let (status, cause) = (self.status.as_u16(), cause.as_ref());

@@ -77,19 +77,21 @@ fn has_value(pair: &str) -> bool {
         .is_some_and(|(_, value)| !value.is_empty())
 }
 
-/// A JSON body of at most [`JSON_LIMIT_BYTES`].
+/// A JSON body of at most `LIMIT_BYTES`.
 #[derive(Debug)]
-pub struct JsonBody<T>(pub T);
+pub struct JsonBody<T, const LIMIT_BYTES: usize = JSON_LIMIT_BYTES>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<S: Send + Sync, T: DeserializeOwned, const LIMIT_BYTES: usize> FromRequest<S>
+    for JsonBody<T, LIMIT_BYTES>
+{
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        check_length(request.headers(), JSON_LIMIT_BYTES)?;
+        check_length(request.headers(), LIMIT_BYTES)?;
         if !is_json(request.headers()) {
             return Err(ApiError::unsupported_media_type("application/json"));
         }
-        let bytes = read(request, JSON_LIMIT_BYTES).await?;
+        let bytes = read(request, LIMIT_BYTES).await?;
         parse_json(&bytes).map(Self)
     }
 }

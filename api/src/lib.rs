@@ -19,9 +19,12 @@
 pub(crate) mod api_keys;
 pub mod audit;
 pub mod auth;
+mod branches;
 pub mod change;
+mod channels;
 pub mod clock;
 pub mod config;
+mod contexts;
 pub mod demo;
 pub mod error;
 pub mod extract;
@@ -31,12 +34,15 @@ pub mod insights;
 mod network;
 pub mod openapi;
 pub mod page;
+mod patch;
 pub mod projects;
 pub mod role;
 pub mod scope;
 pub mod service;
 pub mod state;
 pub mod text;
+mod user_overrides;
+pub mod webhooks;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
@@ -54,9 +60,13 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(projects::router())
         .merge(api_keys::router())
         .merge(audit::router())
+        .merge(branches::router())
+        .merge(channels::router())
+        .merge(user_overrides::router())
+        .merge(contexts::router())
         .merge(insights::router());
     let device_facing = flags::router();
-    http::assemble(management, device_facing)
+    http::assemble(management, device_facing).merge(flags::ofrep_router())
 }
 
 /// The whole API under `/v1/ota`, its description at `/v1/ota/openapi.json` and

@@ -29,7 +29,8 @@ pub fn state(config: &Config) -> Result<ApiState, sqlx::Error> {
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
-    tokio::join!(watch(&state.postgres, &postgres), purge(&state));
+    let flags = state.flags.clone();
+    tokio::join!(watch(&state.postgres, &postgres), purge(&state), flags.follow());
 }
 
 /// Tries until it succeeds.

@@ -6,12 +6,15 @@ use sqlx::PgPool;
 
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
+use crate::flags::{FlagLimits, Flags};
 
 /// Choices of the operator that handlers follow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
     /// Registration answers 403 once there is a user.
     pub close_registration: bool,
+    /// How often devices may call the anonymous flag routes.
+    pub flag_limits: FlagLimits,
 }
 
 /// What handlers and workers share. Cloning it shares it.
@@ -25,6 +28,8 @@ pub struct ApiState {
     pub clock: Clock,
     /// Choices of the operator.
     pub policy: Policy,
+    /// Flags as devices see them, in memory.
+    pub flags: Flags,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -33,6 +38,7 @@ impl ApiState {
     /// State over two stores, with the system's clock.
     pub fn new(postgres: PgPool, clickhouse: clickhouse::Client, policy: Policy) -> Self {
         Self {
+            flags: Flags::new(postgres.clone(), policy.flag_limits),
             postgres,
             clickhouse,
             clock: Clock::system(),

@@ -1,0 +1,208 @@
+//! The OpenFeature Remote Evaluation Protocol over the same evaluator, so that
+//! any OpenFeature client works.
+//!
+//! The project comes from the API key (`Authorization: Bearer` or `X-API-Key`;
+//! any role, `publishable` too). Of the evaluation context, `targetingKey`,
+//! `deviceId`, `channel`, `platform`, `runtimeVersion` and `updateId` are what
+//! they are on the other routes; the rest are attributes. A flag that is off is
+//! not found, so that the application's default applies.
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_schema::id::ProjectId;
+use utoipa::ToSchema;
+
+use super::eval::{Device, Outcome};
+use super::model::check_attributes;
+use super::routes::{BODY_LIMIT_BYTES, context, count, tagged};
+use super::rules::entity_tag;
+use crate::ApiState;
+use crate::auth::{credential, token};
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{JsonBody, Path};
+
+/// The other header of the protocol's two.
+const API_KEY_HEADER: &str = "x-api-key";
+
+/// The project of the API key.
+pub(crate) struct KeyProject(ProjectId);
+
+impl FromRequestParts<ApiState> for KeyProject {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> ApiResult<Self> {
+        let header = || parts.headers.get(API_KEY_HEADER)?.to_str().ok();
+        let key = credential::bearer_token(&parts.headers).or_else(header);
+        let key = key.ok_or_else(|| ApiError::unauthorized("an API key is required"))?;
+        let project = state.flags.project_of_key(&token::hash(key)).await?;
+        project
+            .map(Self)
+            .ok_or_else(|| ApiError::unauthorized("invalid or revoked API key"))
+    }
+}
+
+/// An evaluation request of the protocol.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct EvaluationRequest {
+    /// Whom to evaluate for.
+    context: Option<Map<String, Value>>,
+}
+
+/// A flag's value.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EvaluationSuccess {
+    key: String,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+    value: Value,
+}
+
+/// The values of all flags that are on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkSuccess {
+    flags: Vec<EvaluationSuccess>,
+}
+
+/// Why there is no value.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EvaluationFailure {
+    /// Absent when all flags were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    error_code: &'static str,
+    error_details: String,
+}
+
+/// Evaluates one flag.
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep",
+    security(("bearer" = [])), params(("key" = String, Path, description = "Key of the flag")),
+    request_body = EvaluationRequest,
+    responses((status = 200, body = EvaluationSuccess),
+              (status = 400, body = EvaluationFailure),
+              (status = 404, body = EvaluationFailure),
+              (status = 429, description = "Too many requests")))]
+pub(super) async fn one(
+    State(state): State<ApiState>,
+    KeyProject(project): KeyProject,
+    Path(key): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
+    let device = match device(request).await {
+        Ok(device) => device,
+        Err(failure) => return failure.into_response(Some(key)),
+    };
+    count(&state, project, Some(&device.device_id))?;
+    let rules = state.flags.rules(project).await?;
+    let context = context(&rules, &device, state.clock.now().timestamp_micros());
+    let flag = rules.channel(device.channel.as_deref()).flag(&key);
+    match flag.and_then(|flag| flag.evaluate(&context)) {
+        Some(outcome) => Ok(Json(EvaluationSuccess::new(&key, outcome)).into_response()),
+        None => Ok(not_found(key)),
+    }
+}
+
+/// Evaluates every flag that is on.
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags", tag = "ofrep",
+    security(("bearer" = [])), request_body = EvaluationRequest,
+    params(("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has")),
+    responses((status = 200, body = BulkSuccess, headers(("etag" = String))),
+              (status = 304, description = "As the client has it"),
+              (status = 400, body = EvaluationFailure),
+              (status = 429, description = "Too many requests")))]
+pub(super) async fn all(
+    State(state): State<ApiState>,
+    KeyProject(project): KeyProject,
+    headers: HeaderMap,
+    request: Request,
+) -> ApiResult<Response> {
+    let device = match device(request).await {
+        Ok(device) => device,
+        Err(failure) => return failure.into_response(None),
+    };
+    count(&state, project, Some(&device.device_id))?;
+    let rules = state.flags.rules(project).await?;
+    let context = context(&rules, &device, state.clock.now().timestamp_micros());
+    let flags = rules.channel(device.channel.as_deref()).flags().iter();
+    let flags = flags
+        .filter_map(|flag| Some(EvaluationSuccess::new(flag.key(), flag.evaluate(&context)?)))
+        .collect();
+    let body = serde_json::to_vec(&BulkSuccess { flags }).map_err(ApiError::internal)?;
+    Ok(tagged(&headers, &entity_tag(&body), || {
+        body.into_response()
+    }))
+}
+
+impl EvaluationSuccess {
+    fn new(key: &str, outcome: &Outcome) -> Self {
+        Self {
+            key: key.to_owned(),
+            reason: outcome.reason.name(),
+            variant: outcome.variant.clone(),
+            value: outcome.value.clone(),
+        }
+    }
+}
+
+/// What is wrong with a request.
+enum Failure {
+    /// The body is not what the protocol says.
+    Parse(ApiError),
+    /// The context breaks a bound.
+    Context(ApiError),
+}
+
+impl Failure {
+    /// Anything but a 400 is answered as on every other route.
+    fn into_response(self, key: Option<String>) -> ApiResult<Response> {
+        let (error_code, error) = match self {
+            Self::Parse(error) => ("PARSE_ERROR", error),
+            Self::Context(error) => ("INVALID_CONTEXT", error),
+        };
+        if error.status() != StatusCode::BAD_REQUEST {
+            return Err(error);
+        }
+        let error_details = error.message().to_owned();
+        let failure = EvaluationFailure {
+            key,
+            error_code,
+            error_details,
+        };
+        Ok((StatusCode::BAD_REQUEST, Json(failure)).into_response())
+    }
+}
+
+fn not_found(key: String) -> Response {
+    let failure = EvaluationFailure {
+        key: Some(key),
+        error_code: "FLAG_NOT_FOUND",
+        error_details: "no such flag, or it is off".to_owned(),
+    };
+    (StatusCode::NOT_FOUND, Json(failure)).into_response()
+}
+
+async fn device(request: Request) -> Result<Device, Failure> {
+    let body = JsonBody::<EvaluationRequest, BODY_LIMIT_BYTES>::from_request(request, &()).await;
+    let JsonBody(body) = body.map_err(Failure::Parse)?;
+    let mut attributes = body.context.unwrap_or_default();
+    check_attributes(&attributes).map_err(Failure::Context)?;
+    let mut field = |name: &str| match attributes.remove(name) {
+        Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+        _ => None,
+    };
+    Ok(Device {
+        targeting_key: field("targetingKey"),
+        device_id: field("deviceId").unwrap_or_default(),
+        channel: field("channel"),
+        platform: field("platform"),
+        runtime_version: field("runtimeVersion"),
+        update_id: field("updateId"),
+        attributes,
+    })
+}

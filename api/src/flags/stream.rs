@@ -1,0 +1,100 @@
+//! The flag stream: server-sent events that keep one device's flags true
+//! (flags.md §11).
+//!
+//! A stream has no task and no queue of its own. It is polled by its
+//! connection, when the socket takes more: it compares the newest rules with
+//! what the device holds, and sends the difference. A slow reader therefore
+//! skips what it missed, and costs no memory; one that missed much gets `put`.
+
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::view::View;
+use super::eval::Device;
+use super::live::RulesReceiver;
+use super::rules::ProjectRules;
+use crate::clock::Clock;
+
+/// Proxies and the client's operating system close what is silent for longer.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment, which clients ignore.
+const KEEP_ALIVE_FRAME: &[u8] = b":\n\n";
+/// How long a client waits before it connects again.
+const RETRY_FRAME: &str = "retry: 5000\n";
+
+/// The body of a stream: everything at once, then what changes, until `closing`
+/// or until the project is gone.
+pub(super) fn body(
+    device: Device,
+    rules: RulesReceiver,
+    clock: Clock,
+    closing: CancellationToken,
+) -> Body {
+    let device = Arc::new(device);
+    Body::from_stream(events(Connection {
+        device,
+        view: None,
+        rules,
+        clock,
+        closing,
+    }))
+}
+
+struct Connection {
+    device: Arc<Device>,
+    /// None before the first event.
+    view: Option<View>,
+    rules: RulesReceiver,
+    clock: Clock,
+    closing: CancellationToken,
+}
+
+fn events(connection: Connection) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(connection, async |mut connection| {
+        let frame = connection.next_frame().await?;
+        Some((Ok(frame), connection))
+    })
+}
+
+impl Connection {
+    /// None: the stream ends.
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        let closing = self.closing.clone();
+        while !closing.is_cancelled() {
+            let rules = self.rules.borrow_and_update().clone()?;
+            if let Some(news) = self.news(&rules) {
+                return Some(news);
+            }
+            tokio::select! {
+                () = closing.cancelled() => {}
+                changed = self.rules.changed() => changed.ok()?,
+                () = sleep(KEEP_ALIVE) => return Some(Bytes::from_static(KEEP_ALIVE_FRAME)),
+            }
+        }
+        None
+    }
+
+    /// What the device does not know yet.
+    fn news(&mut self, rules: &ProjectRules) -> Option<Bytes> {
+        let now_us = self.clock.now().timestamp_micros();
+        if let Some(view) = &mut self.view {
+            return view.advance(rules, now_us).map(Bytes::from);
+        }
+        let view = View::open(Arc::clone(&self.device), rules, now_us);
+        let put = format!("{RETRY_FRAME}{}", view.put());
+        self.view = Some(view);
+        Some(put.into())
+    }
+}
