@@ -1,1 +1,266 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::view::View;
+use super::{KEEP_ALIVE, body};
+use crate::clock::Clock;
+use crate::flags::eval::{Device, Flag, FlagType, Rule, RuleConfig, Variation};
+use crate::flags::rules::{ProjectRules, StoredRules};
+
+/// A device's map of flags, kept by the events that it reads.
+#[derive(Debug, Default, PartialEq)]
+struct Client(BTreeMap<String, Value>);
+
+impl Client {
+    fn read(&mut self, frames: &str) {
+        for frame in frames.split_terminator("\n\n") {
+            let line = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
+            let Some(event) = line("event: ") else {
+                continue;
+            };
+            let data: Value = serde_json::from_str(line("data: ").unwrap()).unwrap();
+            match event {
+                "put" => self.0 = serde_json::from_value(data["flags"].clone()).unwrap(),
+                "patch" => drop(self.0.insert(key(&data), data["flag"].clone())),
+                "delete" => assert!(self.0.remove(&key(&data)).is_some(), "deletes what is held"),
+                other => panic!("unknown event {other}"),
+            }
+        }
+    }
+}
+
+fn key(data: &Value) -> String {
+    data["key"].as_str().unwrap().to_owned()
+}
+
+/// A boolean flag, on for `percent` of all devices where it is enabled.
+fn flag(id: i64, enabled: bool, percent: f64) -> Arc<Flag> {
+    let variations = vec![Variation {
+        id: 1,
+        value: json!(true),
+        name: Some("On".to_owned()),
+    }];
+    let config = json!({"percentage": percent});
+    let config = RuleConfig::parse("percentage_rollout", &config, &json!(true)).unwrap();
+    let config = config.resolve(FlagType::Boolean, &variations).unwrap();
+    Arc::new(Flag {
+        id,
+        key: format!("flag-{id}"),
+        flag_type: FlagType::Boolean,
+        default_value: json!(false),
+        enabled,
+        enabled_changed_at_us: 0,
+        variations,
+        environments: Vec::new(),
+        rules: vec![Rule {
+            id,
+            priority: 0,
+            channel: None,
+            config,
+            variant_value: json!(true),
+        }],
+        links: Vec::new(),
+    })
+}
+
+fn compile(flags: &[Arc<Flag>], previous: Option<&ProjectRules>) -> ProjectRules {
+    let stored = StoredRules {
+        flags: flags.to_vec(),
+        ..StoredRules::default()
+    };
+    ProjectRules::compile(stored, previous)
+}
+
+fn device(id: &str) -> Arc<Device> {
+    Arc::new(Device {
+        device_id: id.to_owned(),
+        ..Device::default()
+    })
+}
+
+/// Different flags exist, on and off, at different percentages.
+fn any_flags() -> impl Strategy<Value = Vec<Arc<Flag>>> {
+    let settings = prop::option::of((any::<bool>(), prop::sample::select(vec![0.0, 50.0, 100.0])));
+    prop::collection::vec(settings, 5).prop_map(|settings| {
+        let numbered = settings.into_iter().zip(1..);
+        numbered
+            .filter_map(|(setting, id)| {
+                setting.map(|(enabled, percent)| flag(id, enabled, percent))
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    /// However often rules change, and however much of it a device misses, what
+    /// it holds after reading is what a new device would get.
+    #[test]
+    fn a_device_ends_on_the_newest_state(
+        history in prop::collection::vec((any_flags(), any::<bool>()), 1..30),
+        device_id in "[a-z]{1,6}",
+    ) {
+        let mut rules = compile(&[], None);
+        let mut view = View::open(device(&device_id), &rules, 0);
+        let mut client = Client::default();
+        client.read(&view.put());
+        for (flags, reads) in history {
+            rules = compile(&flags, Some(&rules));
+            if reads {
+                client.read(&view.advance(&rules, 0).unwrap_or_default());
+                let mut fresh = Client::default();
+                fresh.read(&View::open(device(&device_id), &rules, 0).put());
+                prop_assert_eq!(&client, &fresh);
+            }
+        }
+    }
+}
+
+#[test]
+fn only_what_changed_for_the_device_is_sent() {
+    let before = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], None);
+    let mut view = View::open(device("d"), &before, 0);
+    // A rename of nothing: the same content compiled anew.
+    let same = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], Some(&before));
+    assert_eq!(view.advance(&same, 0), None);
+    let after = compile(&[flag(1, true, 0.0), flag(2, true, 100.0)], Some(&same));
+    let event = view.advance(&after, 0).unwrap();
+    assert_eq!(
+        event,
+        "event: patch\ndata: {\"type\":\"patch\",\"key\":\"flag-1\",\
+         \"flag\":{\"reason\":\"DEFAULT\",\"value\":false,\"variant\":null}}\n\n"
+    );
+}
+
+#[test]
+fn a_flag_that_goes_off_or_away_is_deleted() {
+    let before = compile(
+        &[
+            flag(1, true, 100.0),
+            flag(2, true, 100.0),
+            flag(3, false, 0.0),
+        ],
+        None,
+    );
+    let mut view = View::open(device("d"), &before, 0);
+    let after = compile(&[flag(1, false, 100.0)], Some(&before));
+    let delete =
+        |key: &str| format!("event: delete\ndata: {{\"type\":\"delete\",\"key\":\"{key}\"}}\n\n");
+    assert_eq!(
+        view.advance(&after, 0),
+        Some(delete("flag-1") + &delete("flag-2"))
+    );
+}
+
+#[test]
+fn a_reader_that_missed_much_is_given_everything_anew() {
+    let mut rules = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], None);
+    let mut view = View::open(device("d"), &rules, 0);
+    for round in 0..10 {
+        rules = compile(
+            &[flag(1, true, f64::from(round)), flag(2, true, 100.0)],
+            Some(&rules),
+        );
+    }
+    let event = view.advance(&rules, 0).unwrap();
+    assert!(event.starts_with("event: put\n"), "{event}");
+    let mut client = Client::default();
+    client.read(&event);
+    assert_eq!(client.0.len(), 2);
+}
+
+fn open(
+    rules: &watch::Sender<Option<Arc<ProjectRules>>>,
+    closing: &CancellationToken,
+) -> axum::body::BodyDataStream {
+    let device = Device {
+        device_id: "d".to_owned(),
+        ..Device::default()
+    };
+    body(device, rules.subscribe(), Clock::system(), closing.clone()).into_data_stream()
+}
+
+fn published(flags: &[Arc<Flag>]) -> watch::Sender<Option<Arc<ProjectRules>>> {
+    watch::Sender::new(Some(Arc::new(compile(flags, None))))
+}
+
+#[tokio::test]
+async fn a_stream_puts_at_once_and_ends_when_it_is_closed() {
+    let rules = published(&[flag(1, true, 100.0)]);
+    let closing = CancellationToken::new();
+    let mut stream = open(&rules, &closing);
+    let first = stream.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b"retry: 5000\nevent: put\ndata: {\"flags\":{\"flag-1\":"));
+    closing.cancel();
+    assert!(stream.next().await.is_none());
+    assert!(open(&rules, &closing).next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_project() {
+    let rules = published(&[]);
+    let mut stream = open(&rules, &CancellationToken::new());
+    stream.next().await.unwrap().unwrap();
+    drop(rules);
+    assert!(stream.next().await.is_none());
+}
+
+/// Time is simulated: it passes when nothing else can happen.
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_is_kept_alive_every_15_s() {
+    let rules = published(&[]);
+    let mut stream = open(&rules, &CancellationToken::new());
+    stream.next().await.unwrap().unwrap();
+    for _ in 0..3 {
+        let before = tokio::time::Instant::now();
+        assert_eq!(stream.next().await.unwrap().unwrap(), &b":\n\n"[..]);
+        assert_eq!(before.elapsed(), KEEP_ALIVE);
+        assert_eq!(KEEP_ALIVE, Duration::from_secs(15));
+    }
+}
+
+/// 500 devices read at their own pace while a flag changes 100 times.
+#[tokio::test]
+async fn every_one_of_many_streams_ends_on_the_last_state() {
+    let rules = published(&[flag(1, true, 0.0)]);
+    let closing = CancellationToken::new();
+    let mut devices: Vec<_> = (0..500)
+        .map(|_| (open(&rules, &closing), Client::default()))
+        .collect();
+    for round in 1..=100_u32 {
+        let previous = rules.borrow().clone().unwrap();
+        let percent = if round == 100 {
+            100.0
+        } else {
+            f64::from(round % 7)
+        };
+        rules.send_replace(Some(
+            compile(&[flag(1, true, percent)], Some(&previous)).into(),
+        ));
+        for (index, (stream, client)) in devices.iter_mut().enumerate() {
+            // The pace: from every change down to every fiftieth.
+            if round.is_multiple_of(index as u32 % 50 + 1) {
+                read_ready(stream, client);
+            }
+        }
+    }
+    for (stream, client) in &mut devices {
+        read_ready(stream, client);
+        assert_eq!(client.0["flag-1"]["value"], json!(true));
+    }
+}
+
+/// Reads what is there, without waiting.
+fn read_ready(stream: &mut axum::body::BodyDataStream, client: &mut Client) {
+    use futures_util::FutureExt as _;
+    // The runtime would make a task that never waits yield.
+    while let Some(frame) = tokio::task::unconstrained(stream.next()).now_or_never() {
+        client.read(std::str::from_utf8(&frame.unwrap().unwrap()).unwrap());
+    }
+}
