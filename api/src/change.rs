@@ -11,6 +11,7 @@ use crate::ApiState;
 use crate::audit::{self, Action};
 use crate::error::ApiResult;
 use crate::scope::{Actor, ProjectScope};
+use crate::webhooks::{Event, outbox};
 
 /// A transaction in one project, by one actor.
 #[derive(Debug)]
@@ -96,6 +97,13 @@ impl Change {
             at: self.at,
         };
         Ok(audit::store::insert(&mut self.transaction, entry).await?)
+    }
+
+    /// Adds the deliveries to webhooks that want the event. `data` has
+    /// snake_case keys.
+    pub async fn emit(&mut self, event: Event, data: Value) -> ApiResult<()> {
+        let (project, at) = (self.project.0, self.at);
+        Ok(outbox::enqueue(&mut self.transaction, project, event, data, at).await?)
     }
 
     /// Makes all of it happen.

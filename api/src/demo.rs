@@ -1,5 +1,6 @@
 //! The project that standalone starts with, so that there is something to see.
 
+use chrono::Utc;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
@@ -48,10 +49,11 @@ async fn ensure_project(connection: &mut PgConnection) -> ApiResult<i64> {
     if let Some(project) = found {
         return Ok(project);
     }
-    let project = projects::store::insert(connection, "My App", &slug::parse(SLUG)?)
+    let at = Utc::now();
+    let project = projects::store::insert(connection, "My App", &slug::parse(SLUG)?, at)
         .await?
         .id;
-    projects::store::add_main_branch(connection, project).await?;
+    projects::store::add_main_branch(connection, project, at).await?;
     for (key, values) in flags() {
         insert_flag(connection, project, key, &values).await?;
     }
@@ -68,7 +70,15 @@ async fn is_valid(connection: &mut PgConnection, project: i64, key: &str) -> Api
 
 async fn new_key(connection: &mut PgConnection, project: i64) -> ApiResult<String> {
     let key = auth::token::random_api_key()?;
-    api_keys::store::insert(connection, project, "Standalone", Role::Admin, &key).await?;
+    api_keys::store::insert(
+        connection,
+        project,
+        "Standalone",
+        Role::Admin,
+        &key,
+        Utc::now(),
+    )
+    .await?;
     Ok(key)
 }
 

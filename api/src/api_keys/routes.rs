@@ -37,8 +37,8 @@ pub(super) async fn create(
     let role = key_role(body.role.as_deref())?;
     let key = token::random_api_key()?;
     let mut change = Change::begin(&state, &scope).await?;
-    let project = change.project();
-    let id = store::insert(change.connection(), project, &name, role, &key).await?;
+    let (project, at) = (change.project(), change.at());
+    let id = store::insert(change.connection(), project, &name, role, &key, at).await?;
     change
         .audit(
             Action::API_KEY_CREATED,

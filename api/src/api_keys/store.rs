@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use sluice_schema::id::ProjectId;
 use sqlx::{PgConnection, PgPool};
 
@@ -25,16 +26,18 @@ pub(crate) async fn insert(
     name: &str,
     role: Role,
     key: &str,
+    at: DateTime<Utc>,
 ) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "insert into api_keys (project_id, name, role, key_hash, key_prefix)
-         values ($1, $2, $3, $4, $5) returning id",
+        "insert into api_keys (project_id, name, role, key_hash, key_prefix, created_at)
+         values ($1, $2, $3, $4, $5, $6) returning id",
     )
     .bind(project)
     .bind(name)
     .bind(role.as_str())
     .bind(token::hash(key))
     .bind(token::shown_prefix(key))
+    .bind(at)
     .fetch_one(connection)
     .await
 }

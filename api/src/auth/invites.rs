@@ -39,9 +39,8 @@ pub(super) async fn invite(
     let role = member_role(body.role.as_deref())?;
     let mut change = Change::begin(&state, &scope).await?;
     let at = change.at();
-    let (id, is_pending) = find_or_insert(change.connection(), &email, &name).await?;
-    let project = change.project();
-    join(change.connection(), project, id, role, is_pending).await?;
+    let (id, is_pending) = find_or_insert(change.connection(), &email, &name, at).await?;
+    join(&mut change, id, role, is_pending).await?;
     let invite_token = if is_pending {
         issue_token(change.connection(), id, at).await?
     } else {
@@ -75,12 +74,17 @@ async fn find_or_insert(
     connection: &mut PgConnection,
     email: &str,
     name: &str,
+    at: DateTime<Utc>,
 ) -> ApiResult<(i64, bool)> {
-    sqlx::query("insert into users (email, name) values ($1, $2) on conflict (email) do nothing")
-        .bind(email)
-        .bind(name)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "insert into users (email, name, created_at) values ($1, $2, $3)
+         on conflict (email) do nothing",
+    )
+    .bind(email)
+    .bind(name)
+    .bind(at)
+    .execute(&mut *connection)
+    .await?;
     let user: (i64, bool, bool) = sqlx::query_as(
         "select id, password_hash is null, is_active from users where email = $1 for update",
     )
@@ -96,22 +100,17 @@ async fn find_or_insert(
 }
 
 /// Adds the membership. Inviting a pending member again may change the role.
-async fn join(
-    connection: &mut PgConnection,
-    project: i64,
-    user: i64,
-    role: Role,
-    is_pending: bool,
-) -> ApiResult<()> {
+async fn join(change: &mut Change, user: i64, role: Role, is_pending: bool) -> ApiResult<()> {
+    let (project, at) = (change.project(), change.at());
     if is_pending {
         let delete = sqlx::query("delete from memberships where project_id = $1 and user_id = $2");
         delete
             .bind(project)
             .bind(user)
-            .execute(&mut *connection)
+            .execute(change.connection())
             .await?;
     }
-    Ok(store::add_member(connection, project, user, role).await?)
+    Ok(store::add_member(change.connection(), project, user, role, at).await?)
 }
 
 async fn issue_token(

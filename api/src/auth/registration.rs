@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use sluice_schema::id::ProjectId;
 use sqlx::PgConnection;
@@ -32,20 +33,22 @@ pub(super) async fn register(
 ) -> ApiResult<(StatusCode, Json<LoginResponse>)> {
     let request = Request::check(body)?;
     let password_hash = password::hash(request.password.clone()).await?;
+    let at = state.clock.now();
     let mut transaction = state.postgres.begin().await?;
     if state.policy.close_registration {
         refuse_if_set_up(&mut transaction).await?;
     }
     let (email, name) = (&request.email, &request.name);
-    let user = store::insert_user(&mut transaction, email, name, &password_hash).await?;
-    let project = request.insert_project(&mut transaction, user.id).await?;
+    let user = store::insert_user(&mut transaction, email, name, &password_hash, at).await?;
+    let project = request
+        .insert_project(&mut transaction, user.id, at)
+        .await?;
     let scope = ProjectId(project.id);
-    let mut change = Change::resume(transaction, scope, user.actor(), state.clock.now());
+    let mut change = Change::resume(transaction, scope, user.actor(), at);
     let details = json!({ "name": project.name, "slug": project.slug });
     change
         .audit(Action::PROJECT_CREATED, project.id, details)
         .await?;
-    let at = change.at();
     let token = store::open_session(change.connection(), user.id, at).await?;
     change.commit().await?;
     Ok((StatusCode::CREATED, Json(response(token, user))))
@@ -106,15 +109,16 @@ impl Request {
         &self,
         connection: &mut PgConnection,
         user: i64,
+        at: DateTime<Utc>,
     ) -> ApiResult<projects::Project> {
         let name = &self.project_name;
         let project = if let Some(slug) = &self.slug {
-            projects::store::insert(connection, name, slug).await?
+            projects::store::insert(connection, name, slug, at).await?
         } else {
             let base = slug::of_name(&self.name).unwrap_or_else(|| slug::of_user(user));
-            projects::store::insert_with_free_slug(connection, name, &base).await?
+            projects::store::insert_with_free_slug(connection, name, &base, at).await?
         };
-        projects::store::furnish(connection, project.id, user).await?;
+        projects::store::furnish(connection, project.id, user, at).await?;
         Ok(project)
     }
 }

@@ -118,13 +118,17 @@ pub(crate) async fn add_member(
     project: i64,
     user: i64,
     role: Role,
+    at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("insert into memberships (project_id, user_id, role) values ($1, $2, $3)")
-        .bind(project)
-        .bind(user)
-        .bind(role.as_str())
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "insert into memberships (project_id, user_id, role, created_at) values ($1, $2, $3, $4)",
+    )
+    .bind(project)
+    .bind(user)
+    .bind(role.as_str())
+    .bind(at)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -165,14 +169,17 @@ pub(super) async fn insert_user(
     email: &str,
     name: &str,
     password_hash: &str,
+    at: DateTime<Utc>,
 ) -> Result<SessionUser, sqlx::Error> {
     sqlx::query_as(
-        "insert into users (email, name, role, password_hash) values ($1, $2, 'admin', $3)
+        "insert into users (email, name, role, password_hash, created_at)
+         values ($1, $2, 'admin', $3, $4)
          returning id, name, email, role",
     )
     .bind(email)
     .bind(name)
     .bind(password_hash)
+    .bind(at)
     .fetch_one(connection)
     .await
 }

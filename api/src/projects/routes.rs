@@ -40,11 +40,12 @@ pub(super) async fn create(
 ) -> ApiResult<(StatusCode, Json<Project>)> {
     let name = text::required("name", &body.name, text::NAME_CHARS)?;
     let slug = slug::parse(&body.slug)?;
+    let at = state.clock.now();
     let mut transaction = state.postgres.begin().await?;
-    let project = store::insert(&mut transaction, &name, &slug).await?;
-    store::furnish(&mut transaction, project.id, user.id).await?;
+    let project = store::insert(&mut transaction, &name, &slug, at).await?;
+    store::furnish(&mut transaction, project.id, user.id, at).await?;
     let scope = ProjectId(project.id);
-    let mut change = Change::resume(transaction, scope, user.actor(), state.clock.now());
+    let mut change = Change::resume(transaction, scope, user.actor(), at);
     let details = json!({ "name": project.name, "slug": project.slug });
     change
         .audit(Action::PROJECT_CREATED, project.id, details)

@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use sluice_schema::id::ProjectId;
 use sqlx::{PgConnection, PgPool};
 
@@ -40,12 +41,15 @@ pub(crate) async fn insert(
     connection: &mut PgConnection,
     name: &str,
     slug: &Slug,
+    at: DateTime<Utc>,
 ) -> Result<Project, sqlx::Error> {
     sqlx::query_as(
-        "insert into projects (name, slug) values ($1, $2) returning id, uuid, name, slug, created_at",
+        "insert into projects (name, slug, created_at) values ($1, $2, $3)
+         returning id, uuid, name, slug, created_at",
     )
     .bind(name)
     .bind(slug.as_str())
+    .bind(at)
     .fetch_one(connection)
     .await
 }
@@ -55,14 +59,17 @@ pub(crate) async fn insert_with_free_slug(
     connection: &mut PgConnection,
     name: &str,
     slug: &Slug,
+    at: DateTime<Utc>,
 ) -> ApiResult<Project> {
     for candidate in slug.candidates().take(SLUG_ATTEMPTS) {
         let project = sqlx::query_as(
-            "insert into projects (name, slug) values ($1, $2) on conflict (slug) do nothing
+            "insert into projects (name, slug, created_at) values ($1, $2, $3)
+             on conflict (slug) do nothing
              returning id, uuid, name, slug, created_at",
         )
         .bind(name)
         .bind(candidate.as_str())
+        .bind(at)
         .fetch_optional(&mut *connection)
         .await?;
         if let Some(project) = project {
@@ -77,24 +84,29 @@ pub(crate) async fn furnish(
     connection: &mut PgConnection,
     project: i64,
     admin: i64,
+    at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    auth::store::add_member(connection, project, admin, Role::Admin).await?;
-    add_main_branch(connection, project).await
+    auth::store::add_member(connection, project, admin, Role::Admin, at).await?;
+    add_main_branch(connection, project, at).await
 }
 
 /// Branch `main` and channel `production` on it.
 pub(crate) async fn add_main_branch(
     connection: &mut PgConnection,
     project: i64,
+    at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("insert into branches (project_id, name) values ($1, 'main')")
+    sqlx::query("insert into branches (project_id, name, created_at) values ($1, 'main', $2)")
         .bind(project)
+        .bind(at)
         .execute(&mut *connection)
         .await?;
     sqlx::query(
-        "insert into channels (project_id, name, branch_name) values ($1, 'production', 'main')",
+        "insert into channels (project_id, name, branch_name, created_at)
+         values ($1, 'production', 'main', $2)",
     )
     .bind(project)
+    .bind(at)
     .execute(connection)
     .await?;
     Ok(())

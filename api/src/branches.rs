@@ -1,0 +1,16 @@
+//! Branches (management.md §8).
+
+mod model;
+mod routes;
+pub(crate) mod store;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiState;
+
+pub(crate) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(routes::list, routes::create))
+        .routes(routes!(routes::delete))
+}
