@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use sluice_eventlog::{
     CommitError, EventLog, LogError, LogReader, Offset, Partition, ReadEvent, Stored,
 };
+use sluice_schema::clickhouse::DEDUPLICATION_WINDOW;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::AggregatorError;
 use crate::metrics;
-use crate::retry::until_done;
+use crate::retry::{Stopped, until_done};
 use crate::send::now_us;
 use crate::worker::{Commit, Context, Input, Worker, WorkerParts};
 
@@ -33,8 +34,45 @@ const PAUSE: Duration = Duration::from_millis(10);
 const UNAVAILABLE_PAUSE: Duration = Duration::from_millis(500);
 /// How often idle partitions are told that they have caught up.
 const CAUGHT_UP_EVERY: Duration = Duration::from_millis(200);
+/// Hours that a batch spans, by a wide margin.
+const PARTS_PER_INSERT: u64 = 8;
 /// What a stop waits for inserts in flight.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where a worker begins.
+enum TakeOver {
+    /// At the committed position: nothing is stored beyond it.
+    ReadOn,
+    /// With the last batch, exactly as it was.
+    Rebuild { first: Offset, last: Offset },
+    /// After the last batch, whose token may be forgotten by now.
+    TooLate { last: Offset },
+}
+
+/// Ends what an earlier owner left running, then asks what it left behind.
+async fn take_over(
+    context: &Context,
+    partition: Partition,
+    committed: Offset,
+) -> clickhouse::error::Result<TakeOver> {
+    let (source, store) = (&context.source, &context.store);
+    store.fence(source, partition).await?;
+    let Some(batch) = store.last_batch(source, partition, committed).await? else {
+        return Ok(TakeOver::ReadOn);
+    };
+    let (first, last) = (batch.first, batch.last);
+    // An insert takes a place in a table's window for each of its parts.
+    if store.batches_since(batch.received_us).await? < DEDUPLICATION_WINDOW / PARTS_PER_INSERT {
+        return Ok(TakeOver::Rebuild { first, last });
+    }
+    tracing::error!(
+        partition,
+        first,
+        last,
+        "the last batch is too old to be sent again: rebuild its hours from raw"
+    );
+    Ok(TakeOver::TooLate { last })
+}
 
 /// A running worker.
 struct Running {
@@ -131,27 +169,31 @@ impl Driver {
     fn assign(&mut self, partition: Partition, committed: Offset) -> Result<(), AggregatorError> {
         self.revoke(partition);
         let context = Arc::clone(&self.context);
-        let (source, store) = (&context.source, &context.store);
-        let last_batch = self
+        let taken_over = self
             .runtime
-            .block_on(until_done("take-over", &self.stop, || async {
-                store.fence(source, partition).await?;
-                store.last_batch(source, partition, committed).await
+            .block_on(until_done("take-over", &self.stop, || {
+                take_over(&context, partition, committed)
             }));
-        let Ok(rebuild) = last_batch else {
-            return Ok(());
+        let rebuild = match taken_over {
+            Err(Stopped) => return Ok(()),
+            Ok(TakeOver::ReadOn) => None,
+            Ok(TakeOver::Rebuild { first, last }) => {
+                tracing::info!(partition, first, last, "sending the last batch again");
+                self.reader.seek(partition, first)?;
+                Some(last)
+            }
+            Ok(TakeOver::TooLate { last }) => {
+                self.reader.seek(partition, last + 1)?;
+                None
+            }
         };
-        if let Some((first, last)) = rebuild {
-            tracing::info!(partition, first, last, "sending the last batch again");
-            self.reader.seek(partition, first)?;
-        }
         self.start_worker(partition, rebuild)
     }
 
     fn start_worker(
         &mut self,
         partition: Partition,
-        rebuild: Option<(Offset, Offset)>,
+        rebuild: Option<Offset>,
     ) -> Result<(), AggregatorError> {
         self.context.progress.assigned(partition);
         let (sender, input) = unbounded_channel();

@@ -76,17 +76,28 @@ pub struct LowCardinality {
     known: HashMap<Box<str>, Key>,
     rows: Vec<Key>,
     key_bytes: usize,
+    /// The key of the empty text, by far the most frequent in most columns.
+    empty: Option<Key>,
 }
 
 impl LowCardinality {
     /// The key of `text`, which it keeps until it is cleared.
     pub fn key(&mut self, text: &str) -> Key {
-        if let Some(key) = self.known.get(text) {
-            return *key;
-        }
+        let known = match text {
+            "" => self.empty.as_ref(),
+            _ => self.known.get(text),
+        };
+        known.copied().unwrap_or_else(|| self.new_key(text))
+    }
+
+    fn new_key(&mut self, text: &str) -> Key {
         let key = Key(self.keys.len() as u32);
         self.keys.push(text.into());
-        self.known.insert(text.into(), key);
+        if text.is_empty() {
+            self.empty = Some(key);
+        } else {
+            self.known.insert(text.into(), key);
+        }
         self.key_bytes += text.len();
         key
     }
@@ -117,6 +128,7 @@ impl LowCardinality {
         self.known.clear();
         self.rows.clear();
         self.key_bytes = 0;
+        self.empty = None;
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

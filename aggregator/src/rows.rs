@@ -195,15 +195,19 @@ impl HealthRows {
             project: origin.project.0 as u64,
             hour: origin.received_at_us.div_euclid(MICROS_PER_HOUR) as u32,
         };
-        self.hours.entry(slot).or_default();
+        let mut seen = self.hours.remove(&slot).unwrap_or_default();
         for (index, event) in (origin.first_index..).zip(batch.events()) {
             self.place(origin, index);
             self.device_id.push(&device_id);
             self.dimensions(&envelope);
-            self.facts(event, slot);
+            self.facts(event, &mut seen);
             let flag_map = self.flag_map(event, slot, flags);
+            if flag_map != 0 {
+                seen.maps.insert(flag_map);
+            }
             self.flag_map.push(flag_map);
         }
+        self.hours.insert(slot, seen);
     }
 
     fn place(&mut self, origin: &Origin, index: u16) {
@@ -222,13 +226,13 @@ impl HealthRows {
         self.update_uuid.push(envelope.update_uuid);
     }
 
-    fn facts(&mut self, event: HealthEvent<'_>, slot: ProjectHour) {
+    fn facts(&mut self, event: HealthEvent<'_>, seen: &mut Seen) {
         let kind = self.kind.key(event.kind().as_str());
         self.kind.push(kind);
         let name = self.name.key(&event.name());
         self.name.push(name);
         if event.kind() == EventType::Custom {
-            self.hours.entry(slot).or_default().names.insert(name);
+            seen.names.insert(name);
         }
         self.message.push(&event.message());
         self.stack.push(&event.stack_trace());
@@ -250,11 +254,7 @@ impl HealthRows {
             return 0;
         }
         let id = flags.id(event);
-        if id == 0 {
-            return 0;
-        }
-        self.hours.entry(slot).or_default().maps.insert(id);
-        if !flags.is_stored(slot, id) {
+        if id != 0 && !flags.is_stored(slot, id) {
             let states = || event.flag_states();
             self.new_maps
                 .entry((slot.project, id))

@@ -42,6 +42,18 @@ const INSERT_SETTINGS: [(&str, &str); 9] = [
     ("parallel_view_processing", "0"),
 ];
 
+/// A batch that an earlier owner of a partition sent, and that may be there in part.
+#[derive(Clone, Copy, Debug, Row, Deserialize)]
+pub struct LastBatch {
+    /// Offset of its first record.
+    pub first: Offset,
+    /// Offset of its last record.
+    pub last: Offset,
+    /// When one of its events was received, in microseconds since 1970.
+    pub received_us: i64,
+    rows: u64,
+}
+
 #[derive(Row, Deserialize)]
 struct HourValues {
     names: Vec<String>,
@@ -87,14 +99,15 @@ impl Store {
         within(self.client.query(kill).bind(prefix).execute()).await
     }
 
-    /// First and last offset of the newest batch that left rows and reaches `from` or beyond.
+    /// The newest batch that left rows and reaches `from` or beyond.
     pub async fn last_batch(
         &self,
         source: &str,
         partition: Partition,
         from: Offset,
-    ) -> Result<Option<(Offset, Offset)>> {
-        let newest = "SELECT argMax(batch_first, batch_last), max(batch_last), count() \
+    ) -> Result<Option<LastBatch>> {
+        let newest = "SELECT argMax(batch_first, batch_last) AS first, max(batch_last) AS last, \
+             toUnixTimestamp64Micro(argMax(received_at, batch_last)) AS received_us, count() AS rows \
              FROM health_events WHERE src_topic = ? AND src_partition = ? AND batch_last >= ?";
         let query = self
             .client
@@ -102,8 +115,15 @@ impl Store {
             .bind(source)
             .bind(partition)
             .bind(from);
-        let (first, last, rows): (u64, u64, u64) = within(query.fetch_one()).await?;
-        Ok((rows > 0).then_some((first, last)))
+        let last: LastBatch = within(query.fetch_one()).await?;
+        Ok((last.rows > 0).then_some(last))
+    }
+
+    /// About how many batches of all partitions were inserted after this receipt.
+    pub async fn batches_since(&self, received_us: i64) -> Result<u64> {
+        let batches = "SELECT uniq(src_topic, src_partition, batch_first) FROM health_events \
+             WHERE received_at >= fromUnixTimestamp64Micro(?, 'UTC')";
+        within(self.client.query(batches).bind(received_us).fetch_one()).await
     }
 
     /// The lowest offset under which each of `frames` has rows in its partition.

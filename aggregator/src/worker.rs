@@ -72,8 +72,8 @@ pub(crate) struct Commit {
 pub(crate) struct WorkerParts {
     pub(crate) context: Arc<Context>,
     pub(crate) partition: Partition,
-    /// The batch that an earlier owner may have stored in part.
-    pub(crate) rebuild: Option<(Offset, Offset)>,
+    /// Where the batch ends that an earlier owner may have stored in part.
+    pub(crate) rebuild: Option<Offset>,
     /// Closed when the process stops: what is in flight is finished, nothing is begun.
     pub(crate) input: UnboundedReceiver<Input>,
     pub(crate) queued_bytes: Arc<AtomicUsize>,
@@ -99,7 +99,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
         let mut batcher = Batcher::new(parts.context.limits);
-        if let Some((_, last)) = parts.rebuild {
+        if let Some(last) = parts.rebuild {
             batcher.rebuild_until(last);
         }
         Self {

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use sluice_eventlog::{EventLog, ReadEvent};
 use sluice_schema::frame::{ProjectRef, mark_replay};
 use sluice_schema::id::FrameId;
 use support::*;
@@ -83,32 +84,94 @@ async fn slugs_are_resolved_once_and_for_all() {
     let mut running = start(&logs, &client, &[("known", 42)]);
     running.caught_up().await;
     running.stop().await;
-    assert_eq!(
-        number(&client, "SELECT count() FROM health_events").await,
-        1
-    );
-    let of_project = "SELECT count() FROM health_events WHERE project_id = 42";
-    assert_eq!(number(&client, of_project).await, 1);
-    let letters = letters(&logs);
-    assert_eq!(letters, ["unknown_project", "malformed_frame"]);
+    let projects = "SELECT groupArray(project_id) FROM health_events";
+    let stored: Vec<u64> = client.query(projects).fetch_one().await.unwrap();
+    assert_eq!(stored, [42]);
+    let reasons = ["unknown_project", "malformed_frame"];
+    assert_eq!(letters(&logs), reasons);
+
+    // Before the position was written, the process dies and the projects change.
+    drop(logs);
+    let position = dir.path().join("health/positions/aggregator.position");
+    std::fs::write(position, "0\n").unwrap();
+    client
+        .query("TRUNCATE TABLE device_hours")
+        .execute()
+        .await
+        .unwrap();
+    let logs = open_logs(&dir);
+    let mut running = start(&logs, &client, &[("known", 1), ("unknown", 2)]);
+    running.caught_up().await;
+    running.stop().await;
+    let views = "SELECT groupArray(project_id) FROM device_hours";
+    let rebuilt: Vec<u64> = client.query(views).fetch_one().await.unwrap();
+    assert_eq!(rebuilt, [42], "as it was resolved at first");
+    assert_eq!(letters(&logs), reasons, "letters are written again");
 }
 
 /// Reasons in the log of dead letters.
 fn letters(logs: &Logs) -> Vec<String> {
-    use sluice_eventlog::{EventLog, ReadEvent};
     let mut reader = logs.dead.reader("test").unwrap();
     let mut reasons = Vec::new();
+    let mut position = 0;
     loop {
         match reader.poll(1 << 20, std::time::Duration::ZERO).unwrap() {
-            ReadEvent::Records { records, .. } => {
+            ReadEvent::Records { records, next, .. } => {
+                position = next;
                 for record in records {
                     let line = record.bytes.split(|b| *b == b'\n').next().unwrap();
                     let head: serde_json::Value = serde_json::from_slice(line).unwrap();
                     reasons.push(head["reason"].as_str().unwrap().to_owned());
                 }
             }
-            ReadEvent::Idle => return reasons,
+            ReadEvent::Idle => {
+                reader.commit(&[(0, position)]).unwrap();
+                return reasons;
+            }
             _ => {}
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_names_and_flag_maps_are_capped_by_the_hour() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir.path().join("clickhouse"));
+    let client = migrated(&server).await;
+    let logs = open_logs(&dir);
+    let (project, at_us) = (ProjectRef::Id(PROJECT), now_us());
+    for names in [0..900, 800..1_300] {
+        let events: Vec<_> = names
+            .map(|n| serde_json::json!({"type": "custom", "name": format!("n{n}"), "flagStates": {"n": n}}))
+            .collect();
+        let body = serde_json::json!({
+            "projectSlug": "my-app", "deviceId": "d", "platform": "ios", "runtimeVersion": "1",
+            "events": events,
+        });
+        append(
+            &logs.health,
+            frame_of(
+                FrameId::new(),
+                &project,
+                at_us,
+                &[body.to_string().into_bytes()],
+            ),
+        );
+        // A process of its own, which knows the hour from raw alone.
+        let mut running = start(&logs, &client, &[]);
+        running.caught_up().await;
+        running.stop().await;
+    }
+    let names = "SELECT uniqExact(name) FROM health_events WHERE name != '__other__'";
+    assert_eq!(number(&client, names).await, 1_000);
+    let other = "SELECT sum(n) FROM custom_hours WHERE name = '__other__'";
+    assert_eq!(number(&client, other).await, 300);
+    assert_eq!(
+        number(&client, "SELECT uniqExact(flag_map) FROM flag_maps").await,
+        1_000
+    );
+    assert_eq!(
+        number(&client, "SELECT sum(n) FROM custom_hours").await,
+        1_400
+    );
 }

@@ -1,7 +1,8 @@
 -- What the writer fills: raw events, what views make of them on insert, and the
 -- writer's own small tables. An insert carries a deduplication token, which
--- each table that gets rows of it must remember: hence the windows. Synced on
--- insert, because the log forgets what is acknowledged here.
+-- each table that gets rows of it must remember: hence the windows, which are
+-- equal, and which the writer knows (DEDUPLICATION_WINDOW). Synced on insert,
+-- because the log forgets what is acknowledged here.
 
 CREATE TABLE IF NOT EXISTS health_events
 (
@@ -44,7 +45,7 @@ ENGINE = MergeTree
 PARTITION BY toDate(received_at)
 ORDER BY (project_id, received_at, src_partition, src_offset, src_index)
 TTL toDateTime(received_at) + INTERVAL 31 DAY DELETE
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1,
+SETTINGS non_replicated_deduplication_window = 100000, ttl_only_drop_parts = 1,
     fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Per device, hour and slice (telemetry.md §4.1). `slice` is one number for
@@ -69,7 +70,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY hour
 ORDER BY (project_id, update_uuid, channel, platform, runtime_version, slice, device, flag_map)
 TTL hour + INTERVAL 8 DAY DELETE
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1,
+SETTINGS non_replicated_deduplication_window = 100000, ttl_only_drop_parts = 1,
     fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Performance samples form no device-hour.
@@ -97,7 +98,7 @@ ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
 ORDER BY (project_id, update_uuid, name, hour, channel, platform)
 TTL hour + INTERVAL 13 MONTH DELETE
-SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1,
+SETTINGS non_replicated_deduplication_window = 100000, ttl_only_drop_parts = 1,
     fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS custom_hours_mv TO custom_hours AS

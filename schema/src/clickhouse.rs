@@ -30,9 +30,29 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     sql: include_str!("../clickhouse/0001_raw.sql"),
 }];
 
+/// Newest inserts whose tokens each table remembers that gets rows by insert.
+pub const DEDUPLICATION_WINDOW: u64 = 100_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_are_what_the_writer_takes_them_for() {
+        let sql: Vec<&str> = MIGRATIONS.iter().flat_map(Migration::statements).collect();
+        let windows = sql
+            .iter()
+            .filter_map(|statement| statement.split_once("deduplication_window = "));
+        let mut found = 0;
+        for (_, value) in windows {
+            assert!(
+                value.starts_with(&format!("{DEDUPLICATION_WINDOW},")),
+                "{value}"
+            );
+            found += 1;
+        }
+        assert!(found >= 3, "raw and every table behind it has a window");
+    }
 
     #[test]
     fn migrations_are_numbered_in_order_and_may_run_twice() {
