@@ -58,6 +58,7 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
         async move { service::run_workers(state, &readiness).await }
     });
     let closing = CancellationToken::new();
+    let flags = state.flags.clone();
     let service = sluice_api::router(state).into_make_service_with_connect_info::<SocketAddr>();
     let server =
         axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
@@ -67,6 +68,8 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     lifecycle.stage("readiness", LEAVE, async move { readiness.stop() });
     lifecycle.stage("requests", DRAIN, async move {
         closing.cancel();
+        // Flag streams would go on for as long as their devices do.
+        flags.close();
         // The server's result is of no use to a process that ends.
         drop(server.await);
     });

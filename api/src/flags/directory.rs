@@ -1,26 +1,28 @@
 //! Which project a handle or an API key means, from memory.
 //!
 //! The whole directory is one immutable map, read again when Postgres says that
-//! it changed. A handle that is not in it is looked up at most once a second,
-//! so that a project answers as soon as it exists and strangers cost nothing.
+//! it changed. What is not in it makes it read again, too, but only a few times a
+//! second: a project answers as soon as it exists, and strangers cost little.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// How often misses may lead to a query.
-const MISS_INTERVAL: Duration = Duration::from_secs(1);
+use super::limit::Bucket;
+
+/// How often a second misses may lead to a read.
+const READS_PER_S: f64 = 5.0;
 
 /// Projects by slug and UUID, and by the hash of their API keys.
-#[derive(Default)]
 pub(super) struct Directory {
     entries: ArcSwap<Entries>,
-    refreshed_at: Mutex<Option<Instant>>,
+    /// Held while the directory is read, so that reads never overtake each other.
+    reading: Mutex<Bucket>,
 }
 
 #[derive(Default)]
@@ -30,6 +32,14 @@ struct Entries {
 }
 
 impl Directory {
+    /// An empty directory, which the first question fills.
+    pub(super) fn new() -> Self {
+        Self {
+            entries: ArcSwap::default(),
+            reading: Mutex::new(Bucket::full(READS_PER_S, 0)),
+        }
+    }
+
     /// The project of this slug or UUID.
     pub(super) async fn by_handle(
         &self,
@@ -60,21 +70,24 @@ impl Directory {
         if let Some(found) = get(&self.entries.load()) {
             return Ok(Some(found));
         }
-        // One at a time; who waited finds what the one before it has read.
-        let mut refreshed_at = self.refreshed_at.lock().await;
-        let is_fresh = refreshed_at.is_some_and(|at| at.elapsed() < MISS_INTERVAL);
-        if !is_fresh {
+        let mut reads = self.reading.lock().await;
+        // Who waited finds what the one before it has read.
+        if let Some(found) = get(&self.entries.load()) {
+            return Ok(Some(found));
+        }
+        if reads
+            .take(READS_PER_S, Utc::now().timestamp_micros())
+            .is_ok()
+        {
             self.entries.store(Entries::load(pool).await?.into());
-            *refreshed_at = Some(Instant::now());
         }
         Ok(get(&self.entries.load()))
     }
 
     /// Reads everything again.
     pub(super) async fn refresh(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut refreshed_at = self.refreshed_at.lock().await;
+        let _reading = self.reading.lock().await;
         self.entries.store(Entries::load(pool).await?.into());
-        *refreshed_at = Some(Instant::now());
         Ok(())
     }
 

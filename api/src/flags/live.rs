@@ -66,7 +66,7 @@ impl Flags {
     pub fn new(postgres: PgPool, limits: FlagLimits) -> Self {
         Self(Arc::new(Shared {
             postgres,
-            directory: Directory::default(),
+            directory: Directory::new(),
             projects: DashMap::new(),
             limiter: Limiter::new(limits),
             closing: CancellationToken::new(),
