@@ -29,6 +29,7 @@ pub mod projects;
 mod retry;
 pub mod rows;
 mod send;
+pub mod service;
 pub mod store;
 mod worker;
 

@@ -18,6 +18,7 @@ const RECOVERIES: &str = "sluice_aggregator_recoveries_total";
 const GAP_RECORDS: &str = "sluice_aggregator_gap_records_total";
 const LATE_HOURS: &str = "sluice_aggregator_late_hours_total";
 const OVER_CAP: &str = "sluice_aggregator_over_cap_total";
+const PAST_RATES: &str = "sluice_aggregator_rows_past_rates_total";
 const LAG: &str = "sluice_aggregator_lag_records";
 
 /// What became of events, counted once their batch is acknowledged.
@@ -71,6 +72,10 @@ pub fn describe() {
         OVER_CAP,
         "Distinct names and flag maps over the cap of their hour"
     );
+    describe_counter!(
+        PAST_RATES,
+        "Rows that came too late for device-hours: in raw alone"
+    );
     describe_gauge!(LAG, "Records not read yet, by partition");
     count_outcomes(&Outcomes::default());
     gap(0);
@@ -110,6 +115,10 @@ pub(crate) fn late_hours(hours: usize) {
 
 pub(crate) fn over_cap(values: usize) {
     counter!(OVER_CAP).increment(values as u64);
+}
+
+pub(crate) fn past_rates(rows: usize) {
+    counter!(PAST_RATES).increment(rows as u64);
 }
 
 pub(crate) fn lag(partition: u32, records: u64) {

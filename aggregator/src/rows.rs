@@ -27,6 +27,8 @@ const COLUMNS: usize = 26;
 pub const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// Hours of a day.
 pub const HOURS_PER_DAY: u32 = 24;
+/// How long device-hours are kept: older rows are in raw alone and in no rate.
+pub const RATES_KEPT_US: i64 = 8 * HOURS_PER_DAY as i64 * MICROS_PER_HOUR;
 /// Bytes of a row's numbers, and of its share in the dictionaries' indices.
 const FIXED_ROW_BYTES: usize = 160;
 
@@ -171,6 +173,12 @@ impl HealthRows {
         let first = *self.received_at_us.first()?;
         let widen = |(low, high): (i64, i64), at: &i64| (low.min(*at), high.max(*at));
         Some(self.received_at_us.iter().fold((first, first), widen))
+    }
+
+    /// Number of rows that were received before a moment, in microseconds since 1970.
+    pub fn received_before(&self, at_us: i64) -> usize {
+        let before = self.received_at_us.iter().filter(|at| **at < at_us);
+        before.count()
     }
 
     /// The text of a custom name.

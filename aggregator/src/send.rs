@@ -30,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) hours: Vec<u32>,
     /// Earliest and latest receipt, in microseconds since 1970.
     pub(crate) received_us: Option<(i64, i64)>,
+    /// Rows whose hours are no longer kept apart from raw.
+    pub(crate) past_rates: usize,
     pub(crate) outcomes: Outcomes,
 }
 
@@ -90,6 +92,7 @@ async fn store_rows(context: &Context, job: &Job, stop: &CancellationToken) -> R
     })
     .await?;
     metrics::inserted(job.rows, started.elapsed());
+    metrics::past_rates(job.past_rates);
     report_freshness(job);
     mark_late(context, job, stop).await
 }

@@ -28,8 +28,8 @@ use crate::metrics;
 use crate::progress::ProgressBoard;
 use crate::projects::ProjectDirectory;
 use crate::retry::{Stopped, until_done};
-use crate::rows::{ProjectHour, Seen};
-use crate::send::{Job, send};
+use crate::rows::{ProjectHour, RATES_KEPT_US, Seen};
+use crate::send::{Job, now_us, send};
 use crate::store::Store;
 
 /// What the workers of a process share.
@@ -290,6 +290,7 @@ impl Worker {
         } else {
             rows.encode(&id)
         };
+        let past_rates = rows.received_before(now_us() - RATES_KEPT_US);
         let (rows, new_maps, received_us) = (rows.len(), rows.new_maps(&over), rows.received_us());
         let remains = self.assembly.take();
         Ok(Job {
@@ -300,6 +301,7 @@ impl Worker {
             new_maps,
             hours,
             received_us,
+            past_rates,
             outcomes: remains.outcomes,
         })
     }

@@ -7,6 +7,8 @@
     reason = "helpers of tests, each used by some"
 )]
 
+pub mod group;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
