@@ -28,6 +28,7 @@ mod contexts;
 pub mod demo;
 pub mod error;
 pub mod extract;
+mod flag_admin;
 pub mod flags;
 mod http;
 pub mod insights;
@@ -38,6 +39,7 @@ mod patch;
 pub mod projects;
 pub mod role;
 pub mod scope;
+mod segments;
 pub mod service;
 pub mod state;
 pub mod text;
@@ -64,6 +66,8 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(channels::router())
         .merge(user_overrides::router())
         .merge(contexts::router())
+        .merge(flag_admin::router())
+        .merge(segments::router())
         .merge(insights::router());
     let device_facing = flags::router();
     http::assemble(management, device_facing).merge(flags::ofrep_router())

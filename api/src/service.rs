@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::Config;
-use crate::{ApiState, auth};
+use crate::{ApiState, auth, segments};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +30,12 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
     let flags = state.flags.clone();
-    tokio::join!(watch(&state.postgres, &postgres), purge(&state), flags.follow());
+    tokio::join!(
+        watch(&state.postgres, &postgres),
+        purge(&state),
+        flags.follow(),
+        segments::keep_estimating(&state)
+    );
 }
 
 /// Tries until it succeeds.

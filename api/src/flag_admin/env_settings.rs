@@ -1,0 +1,87 @@
+//! What a channel says about a flag differently. A part that was never written
+//! follows the flag (flags.md §5).
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::input::{UpdateEnvSetting, typed_as_variation};
+use super::model::EnvSetting;
+use super::reads::StoredSetting;
+use super::store;
+use crate::ApiState;
+use crate::audit::Action;
+use crate::change::Change;
+use crate::error::ApiResult;
+use crate::extract::{JsonBody, Path};
+use crate::scope::Editor;
+use crate::text;
+
+/// Switches a flag in a channel, or gives it another default there. The channel
+/// need not be configured.
+#[utoipa::path(patch, path = "/flags/{id}/env/{channelName}", tag = "flags",
+    security(("bearer" = ["editor"])),
+    params(("id" = i64, Path), ("channelName" = String, Path)), request_body = UpdateEnvSetting,
+    responses((status = 200, body = EnvSetting)))]
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Editor(scope): Editor,
+    Path((flag_id, channel)): Path<(i64, String)>,
+    JsonBody(body): JsonBody<UpdateEnvSetting>,
+) -> ApiResult<Json<EnvSetting>> {
+    let mut change = Change::begin(&state, &scope).await?;
+    let locked = store::lock(&mut change, flag_id).await?;
+    let channel = text::required("channelName", &channel, text::NAME_CHARS)?;
+    let default_value = body.default_value.map(|value| {
+        typed_as_variation("defaultValue", locked.flag_type, &locked.variations, value)
+    });
+    let written = Written {
+        enabled: body.enabled,
+        default_value: default_value.transpose()?,
+    };
+    let stored = upsert(&mut change, flag_id, &channel, &written).await?;
+    store::touch(&mut change, flag_id).await?;
+    let setting = stored.resolve(&locked.flag);
+    let details = json!({ "flagId": flag_id, "channel": channel,
+        "enabled": setting.enabled, "defaultValue": setting.default_value });
+    change
+        .audit(Action::ENV_SETTING_UPDATED, setting.id, details)
+        .await?;
+    change.commit().await?;
+    Ok(Json(setting))
+}
+
+/// The parts that are written now.
+struct Written {
+    enabled: Option<bool>,
+    default_value: Option<Value>,
+}
+
+async fn upsert(
+    change: &mut Change,
+    flag: i64,
+    channel: &str,
+    written: &Written,
+) -> Result<StoredSetting, sqlx::Error> {
+    let enabled_at: Option<DateTime<Utc>> = written.enabled.map(|_| change.at());
+    sqlx::query_as(
+        "insert into flag_env_settings as s
+            (project_id, flag_id, channel_name, enabled, enabled_changed_at, default_value, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict on constraint flag_env_settings_channel_key do update set
+            enabled = coalesce($4, s.enabled),
+            enabled_changed_at = coalesce($5, s.enabled_changed_at),
+            default_value = coalesce($6, s.default_value)
+         returning id, flag_id, channel_name, enabled, default_value, created_at",
+    )
+    .bind(change.project())
+    .bind(flag)
+    .bind(channel)
+    .bind(written.enabled)
+    .bind(enabled_at)
+    .bind(&written.default_value)
+    .bind(change.at())
+    .fetch_one(change.connection())
+    .await
+}

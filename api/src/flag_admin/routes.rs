@@ -1,0 +1,152 @@
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use sluice_schema::id::ProjectId;
+
+use super::input::{CreateFlag, UpdateFlag, typed_as_variation};
+use super::model::{Flag, FlagDetail, FlagListItem};
+use super::reads;
+use super::store::{self, FlagChange, Locked};
+use crate::ApiState;
+use crate::audit::Action;
+use crate::change::Change;
+use crate::error::{ApiError, ApiResult};
+use crate::extract::{JsonBody, Path};
+use crate::scope::{Editor, Viewer};
+use crate::text;
+
+/// All flags of the project, by key.
+#[utoipa::path(get, path = "/flags", tag = "flags", security(("bearer" = ["viewer"])),
+    responses((status = 200, body = Vec<FlagListItem>)))]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    Viewer(scope): Viewer,
+) -> ApiResult<Json<Vec<FlagListItem>>> {
+    Ok(Json(reads::list(&state.postgres, scope.project).await?))
+}
+
+/// A flag with its settings, rules and variations.
+#[utoipa::path(get, path = "/flags/{id}", tag = "flags", security(("bearer" = ["viewer"])),
+    params(("id" = i64, Path)), responses((status = 200, body = FlagDetail)))]
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    Viewer(scope): Viewer,
+    Path(id): Path<i64>,
+) -> ApiResult<Json<FlagDetail>> {
+    let mut snapshot = state.postgres.begin().await?;
+    sqlx::query("set transaction isolation level repeatable read, read only")
+        .execute(&mut *snapshot)
+        .await?;
+    let detail = reads::detail(&mut snapshot, scope.project, id).await?;
+    detail.map(Json).ok_or_else(|| ApiError::not_found("flag"))
+}
+
+/// Makes a flag with its variations.
+#[utoipa::path(post, path = "/flags", tag = "flags", security(("bearer" = ["editor"])),
+    request_body = CreateFlag,
+    responses((status = 201, body = FlagDetail), (status = 409, description = "The key is taken")))]
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    Editor(scope): Editor,
+    JsonBody(body): JsonBody<CreateFlag>,
+) -> ApiResult<(StatusCode, Json<FlagDetail>)> {
+    let new = body.check()?;
+    let mut change = Change::begin(&state, &scope).await?;
+    let id = store::insert(&mut change, &new).await?;
+    let details = json!({ "key": new.key, "flagType": new.flag_type.name() });
+    change.audit(Action::FLAG_CREATED, id, details).await?;
+    let project = ProjectId(change.project());
+    let detail = reads::detail(change.connection(), project, id).await?;
+    let detail = detail.ok_or_else(|| ApiError::internal("a new flag cannot be read"))?;
+    change.commit().await?;
+    Ok((StatusCode::CREATED, Json(detail)))
+}
+
+/// Changes a flag; its key and type stay.
+#[utoipa::path(patch, path = "/flags/{id}", tag = "flags", security(("bearer" = ["editor"])),
+    params(("id" = i64, Path)), request_body = UpdateFlag,
+    responses((status = 200, body = Flag)))]
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Editor(scope): Editor,
+    Path(id): Path<i64>,
+    JsonBody(body): JsonBody<UpdateFlag>,
+) -> ApiResult<Json<Flag>> {
+    let mut change = Change::begin(&state, &scope).await?;
+    let locked = store::lock(&mut change, id).await?;
+    let (to, changed) = difference(&locked, body)?;
+    if changed.is_empty() {
+        return Ok(Json(locked.flag));
+    }
+    let flag = store::update(&mut change, id, &to).await?;
+    let only_switched = changed.keys().all(|field| field == "enabled");
+    let action = if only_switched {
+        Action::FLAG_TOGGLED
+    } else {
+        Action::FLAG_UPDATED
+    };
+    let mut details = changed;
+    details.insert("key".to_owned(), json!(flag.key));
+    change.audit(action, id, Value::Object(details)).await?;
+    change.commit().await?;
+    Ok(Json(flag))
+}
+
+/// What the body changes, and the same for the audit log.
+fn difference(locked: &Locked, body: UpdateFlag) -> ApiResult<(FlagChange, Map<String, Value>)> {
+    let Locked {
+        flag,
+        flag_type,
+        variations,
+    } = locked;
+    let name = body
+        .name
+        .map(|name| text::required("name", &name, text::NAME_CHARS));
+    let description = body
+        .description
+        .map(|given| text::optional("description", given, text::NOTE_CHARS));
+    let default_value = body
+        .default_value
+        .map(|value| typed_as_variation("defaultValue", *flag_type, variations, value));
+    let to = FlagChange {
+        name: name.transpose()?.filter(|name| *name != flag.name),
+        default_value: default_value
+            .transpose()?
+            .filter(|value| *value != flag.default_value),
+        enabled: body.enabled.filter(|enabled| *enabled != flag.enabled),
+        description: description
+            .transpose()?
+            .filter(|given| *given != flag.description),
+    };
+    let fields = [
+        ("name", to.name.as_ref().map(|v| json!(v))),
+        ("defaultValue", to.default_value.clone()),
+        ("enabled", to.enabled.map(|v| json!(v))),
+        ("description", to.description.as_ref().map(|v| json!(v))),
+    ];
+    let changed = fields
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let changed = changed.collect();
+    Ok((to, changed))
+}
+
+/// Removes a flag with its rules, variations and settings.
+#[utoipa::path(delete, path = "/flags/{id}", tag = "flags", security(("bearer" = ["editor"])),
+    params(("id" = i64, Path)),
+    responses((status = 204), (status = 409, description = "A rollout that is under way uses it")))]
+pub(super) async fn delete(
+    State(state): State<ApiState>,
+    Editor(scope): Editor,
+    Path(id): Path<i64>,
+) -> ApiResult<StatusCode> {
+    let mut change = Change::begin(&state, &scope).await?;
+    let key = store::delete(&mut change, id).await?;
+    let key = key.ok_or_else(|| ApiError::not_found("flag"))?;
+    change
+        .audit(Action::FLAG_DELETED, id, json!({ "id": id, "key": key }))
+        .await?;
+    change.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
