@@ -6,6 +6,10 @@
 //! `deviceId`, `channel`, `platform`, `runtimeVersion` and `updateId` are what
 //! they are on the other routes; the rest are attributes. A flag that is off is
 //! not found, so that the application's default applies.
+//!
+//! Published clients fail on a reason that OpenFeature does not know, and on an
+//! answer without a variant: reasons are told in OpenFeature's words, and a
+//! variation without a name is the empty one.
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
@@ -17,7 +21,7 @@ use serde_json::{Map, Value};
 use sluice_schema::id::ProjectId;
 use utoipa::ToSchema;
 
-use super::eval::{Device, Outcome};
+use super::eval::{Device, Outcome, Reason};
 use super::model::check_attributes;
 use super::routes::{BODY_LIMIT_BYTES, context, count, tagged};
 use super::rules::entity_tag;
@@ -58,8 +62,7 @@ pub(crate) struct EvaluationRequest {
 pub(crate) struct EvaluationSuccess {
     key: String,
     reason: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    variant: Option<String>,
+    variant: String,
     value: Value,
 }
 
@@ -143,10 +146,17 @@ impl EvaluationSuccess {
     fn new(key: &str, outcome: &Outcome) -> Self {
         Self {
             key: key.to_owned(),
-            reason: outcome.reason.name(),
-            variant: outcome.variant.clone(),
+            reason: openfeature_reason(outcome.reason),
+            variant: outcome.variant.clone().unwrap_or_default(),
             value: outcome.value.clone(),
         }
+    }
+}
+
+fn openfeature_reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ReleaseOverride | Reason::SegmentMatch => Reason::TargetingMatch.name(),
+        Reason::TargetingMatch | Reason::Split | Reason::Default | Reason::Error => reason.name(),
     }
 }
 
