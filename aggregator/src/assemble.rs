@@ -137,3 +137,73 @@ fn project_of(request: &Request<'_>, projects: &Projects) -> Option<ProjectId> {
         ProjectRef::Slug(slug) => projects.get(slug).copied().flatten(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sluice_schema::frame::{Frame, FrameBuilder};
+    use sluice_schema::id::FrameId;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        Known,
+        UnknownSlug,
+        Refused,
+        Foreign,
+    }
+
+    fn body(events: u32) -> String {
+        let events = vec![serde_json::json!({"type": "app_launch"}); events as usize];
+        let body = serde_json::json!({
+            "projectSlug": "p", "deviceId": "d", "platform": "ios", "runtimeVersion": "1",
+            "events": events,
+        });
+        body.to_string()
+    }
+
+    fn frame(requests: &[(Kind, u32)]) -> Frame {
+        let mut builder = FrameBuilder::new();
+        for (kind, events) in requests {
+            let payload = match kind {
+                Kind::Refused => "{}".to_owned(),
+                _ => body(*events),
+            };
+            let request = Request {
+                project: match kind {
+                    Kind::UnknownSlug => ProjectRef::Slug("nobody"),
+                    _ => ProjectRef::Id(ProjectId(1)),
+                },
+                received_at_us: 0,
+                kind: match kind {
+                    Kind::Foreign => ContentKind::Evaluations,
+                    _ => ContentKind::Health,
+                },
+                payload: payload.as_bytes(),
+            };
+            builder.push(&request, *events);
+        }
+        Frame::decode(&builder.finish(FrameId::new())).unwrap()
+    }
+
+    fn any_request() -> impl Strategy<Value = (Kind, u32)> {
+        let kinds = [Kind::Known, Kind::UnknownSlug, Kind::Refused, Kind::Foreign];
+        (proptest::sample::select(kinds.to_vec()), 0_u32..20)
+    }
+
+    proptest! {
+        #[test]
+        fn each_event_has_one_outcome(requests in proptest::collection::vec(any_request(), 0..20)) {
+            let frame = frame(&requests);
+            let record = Stored { offset: 3, bytes: Bytes::new() };
+            let mut assembly = Assembly::default();
+            let parsed = frame.requests().unwrap();
+            assembly.add_frame(&record, &frame.header, &parsed, &Projects::new());
+            prop_assert_eq!(assembly.outcomes.total(), u64::from(frame.header.events));
+            prop_assert_eq!(assembly.outcomes.stored as usize, assembly.rows.len());
+            let good = requests.iter().filter(|(kind, _)| matches!(kind, Kind::Known));
+            prop_assert_eq!(assembly.letters.len(), requests.len() - good.count());
+        }
+    }
+}

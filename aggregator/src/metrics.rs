@@ -19,6 +19,7 @@ const GAP_RECORDS: &str = "sluice_aggregator_gap_records_total";
 const LATE_HOURS: &str = "sluice_aggregator_late_hours_total";
 const OVER_CAP: &str = "sluice_aggregator_over_cap_total";
 const PAST_RATES: &str = "sluice_aggregator_rows_past_rates_total";
+const LETTERS_LOST: &str = "sluice_aggregator_letters_lost_total";
 const LAG: &str = "sluice_aggregator_lag_records";
 
 /// What became of events, counted once their batch is acknowledged.
@@ -36,6 +37,11 @@ impl Outcomes {
     /// Counts events that went to the dead letters.
     pub fn add_dead(&mut self, reason: Reason, events: u64) {
         self.dead[reason as usize] += events;
+    }
+
+    /// All events.
+    pub fn total(&self) -> u64 {
+        self.by_label().map(|(_, events)| events).sum()
     }
 
     fn by_label(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -75,6 +81,10 @@ pub fn describe() {
     describe_counter!(
         PAST_RATES,
         "Rows that came too late for device-hours: in raw alone"
+    );
+    describe_counter!(
+        LETTERS_LOST,
+        "Dead letters that their full log did not take"
     );
     describe_gauge!(LAG, "Records not read yet, by partition");
     count_outcomes(&Outcomes::default());
@@ -119,6 +129,10 @@ pub(crate) fn over_cap(values: usize) {
 
 pub(crate) fn past_rates(rows: usize) {
     counter!(PAST_RATES).increment(rows as u64);
+}
+
+pub(crate) fn letter_lost() {
+    counter!(LETTERS_LOST).increment(1);
 }
 
 pub(crate) fn lag(partition: u32, records: u64) {

@@ -6,9 +6,11 @@
 //! repeated: see docs/decisions/0011.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use sluice_eventlog::AppendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchId;
@@ -17,6 +19,9 @@ use crate::metrics::{self, Outcomes};
 use crate::retry::{Stopped, until_done};
 use crate::rows::{MICROS_PER_HOUR, NewMap};
 use crate::worker::Context;
+
+/// How often a full log of dead letters is asked again.
+const MAX_REFUSALS: u32 = 5;
 
 /// A closed batch.
 pub(crate) struct Job {
@@ -60,7 +65,7 @@ async fn post_letters(
     job: &Job,
     stop: &CancellationToken,
 ) -> Result<(), Stopped> {
-    let (source, partition) = (&job.id.source, job.id.partition);
+    let partition = job.id.partition;
     for letter in &job.letters {
         tracing::warn!(
             reason = letter.reason.as_str(),
@@ -69,13 +74,32 @@ async fn post_letters(
             partition,
             "dead letter"
         );
-        let office = &context.dead_letters;
-        until_done("dead letter", stop, || async {
-            office.post(letter, source, partition).await
-        })
-        .await?;
+        post_letter(context, job, letter, stop).await?;
     }
     Ok(())
+}
+
+/// A log of dead letters that stays full costs a letter, not the partition.
+async fn post_letter(
+    context: &Context,
+    job: &Job,
+    letter: &DeadLetter,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
+    let refusals = AtomicU32::new(0);
+    let (office, source, partition) = (&context.dead_letters, &job.id.source, job.id.partition);
+    until_done("dead letter", stop, || async {
+        match office.post(letter, source, partition).await {
+            Err(AppendError::Busy { .. })
+                if refusals.fetch_add(1, Ordering::Relaxed) == MAX_REFUSALS =>
+            {
+                metrics::letter_lost();
+                Ok(())
+            }
+            answer => answer,
+        }
+    })
+    .await
 }
 
 async fn store_rows(context: &Context, job: &Job, stop: &CancellationToken) -> Result<(), Stopped> {

@@ -4,7 +4,7 @@
 //! query id: the same batch cannot run twice at a time, and whoever takes a
 //! partition over can end what its predecessor left running there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ const SECONDS_PER_HOUR: u32 = 3_600;
 
 /// Each of these matters for exactly-once (docs/decisions/0011): one block an
 /// insert, deduplicated by token in the table and in every view behind it.
-const INSERT_SETTINGS: [(&str, &str); 9] = [
+const INSERT_SETTINGS: [(&str, &str); 10] = [
     ("async_insert", "0"),
     ("deduplicate_insert", "enable"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
@@ -40,6 +40,8 @@ const INSERT_SETTINGS: [(&str, &str); 9] = [
     ("min_insert_block_size_rows", "1048576"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("parallel_view_processing", "0"),
+    // A backlog of quiet days has many hours in one batch, each a partition.
+    ("max_partitions_per_insert_block", "0"),
 ];
 
 /// A batch that an earlier owner of a partition sent, and that may be there in part.
@@ -56,6 +58,7 @@ pub struct LastBatch {
 
 #[derive(Row, Deserialize)]
 struct HourValues {
+    project_id: u64,
     names: Vec<String>,
     maps: Vec<u64>,
 }
@@ -158,29 +161,45 @@ impl Store {
 
     /// The custom names and flag maps that raw has of these hours.
     pub async fn admitted(&self, slots: &[ProjectHour]) -> Result<Vec<(ProjectHour, Admitted)>> {
-        let query = "SELECT groupUniqArrayIf(toString(name), type = 'custom' AND name != ?) AS names, \
-             groupUniqArrayIf(flag_map, flag_map != 0 AND flag_map != ?) AS maps FROM health_events \
-             WHERE project_id = ? AND received_at >= toDateTime(?, 'UTC') \
-             AND received_at < toDateTime(?, 'UTC')";
-        let mut all = Vec::with_capacity(slots.len());
+        let mut by_hour: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for slot in slots {
-            let start = slot.hour * SECONDS_PER_HOUR;
-            let query = self
-                .client
-                .query(query)
-                .bind(OTHER_NAME)
-                .bind(OVERFLOW_MAP)
-                .bind(slot.project)
-                .bind(start)
-                .bind(start + SECONDS_PER_HOUR);
-            let values: HourValues = within(query.fetch_one()).await?;
-            let admitted = Admitted {
-                names: values.names.into_iter().map(Into::into).collect(),
-                maps: values.maps.into_iter().collect(),
-            };
-            all.push((*slot, admitted));
+            by_hour.entry(slot.hour).or_default().push(slot.project);
+        }
+        let mut all = Vec::with_capacity(slots.len());
+        for (hour, projects) in by_hour {
+            let values = self.hour_values(hour, &projects).await?;
+            // A project without rows in the hour is known too, to have none.
+            let mut values: HashMap<u64, Admitted> = values.into_iter().collect();
+            for project in projects {
+                let admitted = values.remove(&project).unwrap_or_default();
+                all.push((ProjectHour { project, hour }, admitted));
+            }
         }
         Ok(all)
+    }
+
+    async fn hour_values(&self, hour: u32, projects: &[u64]) -> Result<Vec<(u64, Admitted)>> {
+        let query = "SELECT project_id, \
+             groupUniqArrayIf(toString(name), type = 'custom' AND name != ?) AS names, \
+             groupUniqArrayIf(flag_map, flag_map != 0 AND flag_map != ?) AS maps \
+             FROM health_events WHERE project_id IN ? AND received_at >= toDateTime(?, 'UTC') \
+             AND received_at < toDateTime(?, 'UTC') GROUP BY project_id";
+        let start = hour * SECONDS_PER_HOUR;
+        let query = self
+            .client
+            .query(query)
+            .bind(OTHER_NAME)
+            .bind(OVERFLOW_MAP)
+            .bind(projects)
+            .bind(start)
+            .bind(start + SECONDS_PER_HOUR);
+        let rows: Vec<HourValues> = within(query.fetch_all()).await?;
+        let admitted = rows.into_iter().map(|row| {
+            let names = row.names.into_iter().map(Into::into).collect();
+            let maps = row.maps.into_iter().collect();
+            (row.project_id, Admitted { names, maps })
+        });
+        Ok(admitted.collect())
     }
 
     /// Stores flag maps in the dictionary. Idempotent.

@@ -5,11 +5,13 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_aggregator::batch::{BatchId, BatchLimits};
 use sluice_aggregator::migrate;
 use sluice_eventlog::EventLog as _;
+use sluice_eventlog::embedded::{EmbeddedConfig, EmbeddedLog};
 use sluice_schema::frame::{ProjectRef, mark_replay};
 use sluice_schema::id::FrameId;
 use support::*;
@@ -210,6 +212,43 @@ async fn rows_of_an_hour_that_is_over_are_put_into_the_ledger() {
     let hours: Vec<u64> = client.query(hours).fetch_one().await.unwrap();
     let late_hour = late_us as u64 / 3_600_000_000 * 3_600;
     assert_eq!(hours, [late_hour]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_quiet_days_is_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir.path().join("clickhouse"));
+    let client = migrated(&server).await;
+    let logs = open_logs(&dir);
+    let (project, now_us) = (ProjectRef::Id(PROJECT), now_us());
+    for hours_ago in (0..150).rev() {
+        let at_us = now_us - hours_ago * 3_600_000_000;
+        let bytes = frame_of(FrameId::new(), &project, at_us, &[launch("a")]);
+        append(&logs.health, bytes);
+    }
+    let mut running = start(&logs, &client, &[]);
+    running.caught_up().await;
+    running.stop().await;
+    assert_eq!(number(&client, LAUNCHES).await, 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_of_dead_letters_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir.path().join("clickhouse"));
+    let client = migrated(&server).await;
+    let mut logs = open_logs(&dir);
+    let full = EmbeddedConfig {
+        max_bytes: 0,
+        ..EmbeddedConfig::default()
+    };
+    logs.dead = Arc::new(EmbeddedLog::open(&dir.path().join("full"), full).unwrap());
+    append(&logs.health, bytes::Bytes::from_static(b"no frame"));
+    append(&logs.health, frame(FrameId::new(), &[launch("a")]));
+    let mut running = start(&logs, &client, &[]);
+    running.caught_up().await;
+    running.stop().await;
+    assert_eq!(number(&client, RAW).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
