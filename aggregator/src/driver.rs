@@ -21,10 +21,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::AggregatorError;
+use crate::context::Context;
 use crate::metrics;
 use crate::retry::{Stopped, until_done};
 use crate::send::now_us;
-use crate::worker::{Commit, Context, Input, Worker, WorkerParts};
+use crate::worker::{Commit, Input, Worker, WorkerParts};
 
 const POLL_BYTES: usize = 4 * 1024 * 1024;
 const POLL_WAIT: Duration = Duration::from_millis(50);

@@ -18,6 +18,7 @@ mod assemble;
 pub mod batch;
 pub mod caps;
 pub mod config;
+mod context;
 pub mod dead_letter;
 mod driver;
 pub mod flag_maps;
@@ -44,12 +45,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchLimits;
 use crate::caps::Caps;
+use crate::context::Context;
 use crate::dead_letter::DeadLetterOffice;
 use crate::driver::Driver;
 use crate::progress::{Progress, ProgressBoard};
 use crate::projects::ProjectDirectory;
 use crate::store::Store;
-use crate::worker::Context;
 
 /// Name of the group whose positions the log keeps.
 pub const GROUP: &str = "aggregator";

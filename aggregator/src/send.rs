@@ -14,11 +14,11 @@ use sluice_eventlog::AppendError;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchId;
+use crate::context::Context;
 use crate::dead_letter::DeadLetter;
 use crate::metrics::{self, Outcomes};
 use crate::retry::{Stopped, until_done};
 use crate::rows::{MICROS_PER_HOUR, NewMap};
-use crate::worker::Context;
 
 /// How often a full log of dead letters is asked again.
 const MAX_REFUSALS: u32 = 5;

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::json;
 use sluice_eventlog::{Offset, Partition};
 use sluice_schema::id::{FrameId, ProjectId};
-use uuid::Uuid;
 
 use crate::batch::{BatchId, token_prefix};
 use crate::caps::Admitted;
@@ -129,34 +128,28 @@ impl Store {
         within(self.client.query(batches).bind(received_us).fetch_one()).await
     }
 
-    /// The lowest offset under which each of `frames` has rows in its partition.
-    /// `received_us`: bounds of the receipt of their requests.
-    pub async fn stored_frames(
+    /// The lowest offset of its partition from which a frame has rows, if it has
+    /// any. With its id go the bounds of its requests' receipt, in microseconds since 1970.
+    pub async fn stored_at(
         &self,
         source: &str,
         partition: Partition,
-        frames: &[FrameId],
-        received_us: (i64, i64),
-    ) -> Result<HashMap<FrameId, Offset>> {
-        let stored = "SELECT toString(frame_id), min(src_offset) FROM health_events \
-             WHERE src_topic = ? AND src_partition = ? AND frame_id IN ? \
+        (frame, received_us): (FrameId, (i64, i64)),
+    ) -> Result<Option<Offset>> {
+        let stored = "SELECT min(src_offset), count() FROM health_events \
+             WHERE src_topic = ? AND src_partition = ? AND frame_id = toUUID(?) \
              AND received_at >= fromUnixTimestamp64Micro(?, 'UTC') \
-             AND received_at <= fromUnixTimestamp64Micro(?, 'UTC') GROUP BY frame_id";
-        let ids: Vec<String> = frames.iter().map(FrameId::to_string).collect();
+             AND received_at <= fromUnixTimestamp64Micro(?, 'UTC')";
         let query = self
             .client
             .query(stored)
             .bind(source)
             .bind(partition)
-            .bind(ids)
+            .bind(frame.to_string())
             .bind(received_us.0)
             .bind(received_us.1);
-        let rows: Vec<(String, u64)> = within(query.fetch_all()).await?;
-        let parsed = rows.into_iter().map(|(id, offset)| {
-            let id = Uuid::parse_str(&id).map_err(|e| Error::Custom(e.to_string()))?;
-            Ok((FrameId(id), offset))
-        });
-        parsed.collect()
+        let (offset, rows): (u64, u64) = within(query.fetch_one()).await?;
+        Ok((rows > 0).then_some(offset))
     }
 
     /// The custom names and flag maps that raw has of these hours.

@@ -7,49 +7,28 @@
 //! the same bytes until they are acknowledged; whether a replayed frame counts
 //! depends only on what precedes it in the partition.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use bytes::Bytes;
 use sluice_eventlog::{Offset, Partition, Stored};
-use sluice_schema::frame::{Frame, FrameHeader, ProjectRef, Request, read_header};
+use sluice_schema::frame::{Frame, FrameHeader, Request, read_header};
 use sluice_schema::id::FrameId;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::{Assembly, Projects};
-use crate::batch::{BatchId, BatchLimits, Batcher, Close};
-use crate::caps::Caps;
-use crate::dead_letter::DeadLetterOffice;
+use crate::assemble::Assembly;
+use crate::batch::{BatchId, Batcher, Close};
+use crate::context::{Context, Place};
 use crate::metrics;
-use crate::progress::ProgressBoard;
-use crate::projects::ProjectDirectory;
-use crate::retry::{Stopped, until_done};
-use crate::rows::{ProjectHour, RATES_KEPT_US, Seen};
+use crate::retry::Stopped;
+use crate::rows::RATES_KEPT_US;
 use crate::send::{Job, now_us, send};
-use crate::store::Store;
-
-/// What the workers of a process share.
-pub(crate) struct Context {
-    /// Topic and incarnation of the log.
-    pub(crate) source: Arc<str>,
-    pub(crate) store: Store,
-    pub(crate) projects: Arc<dyn ProjectDirectory>,
-    pub(crate) dead_letters: DeadLetterOffice,
-    pub(crate) progress: Arc<ProgressBoard>,
-    pub(crate) limits: BatchLimits,
-    pub(crate) caps: Mutex<Caps>,
-}
-
-impl Context {
-    pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
-        // The register is whole between any two of its calls.
-        self.caps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What the reader tells a worker, in the order of the partition.
 pub(crate) enum Input {
@@ -123,7 +102,7 @@ impl Worker {
         }
     }
 
-    async fn run_until_stopped(&mut self) -> Result<std::convert::Infallible, Stopped> {
+    async fn run_until_stopped(&mut self) -> Result<Infallible, Stopped> {
         loop {
             self.fill().await?;
             let closed = self.close_if_due().await?;
@@ -180,73 +159,22 @@ impl Worker {
         header: &FrameHeader,
         requests: &[Request<'_>],
     ) -> Result<(), Stopped> {
-        if header.replay && self.is_stored(header.id, record.offset, requests).await? {
-            self.assembly.add_replayed(header);
-            return Ok(());
+        let place = Place {
+            partition: self.parts.partition,
+            offset: record.offset,
+        };
+        let (context, stop) = (&self.parts.context, &self.parts.revoked);
+        if header.replay {
+            let known = self.unacknowledged.contains_key(&header.id);
+            if known || context.is_stored(place, header.id, requests, stop).await? {
+                self.assembly.add_replayed(header);
+                return Ok(());
+            }
         }
-        let projects = self.resolve(record.offset, requests).await?;
+        let projects = context.resolve(place, requests, stop).await?;
         self.assembly.add_frame(record, header, requests, &projects);
         self.unacknowledged.insert(header.id, record.offset);
         Ok(())
-    }
-
-    /// Whether a frame lies in this partition before `offset` too. What is not
-    /// acknowledged yet is known here, everything older in the store.
-    async fn is_stored(
-        &self,
-        id: FrameId,
-        offset: Offset,
-        requests: &[Request<'_>],
-    ) -> Result<bool, Stopped> {
-        if self.unacknowledged.contains_key(&id) {
-            return Ok(true);
-        }
-        let received = requests.iter().map(|request| request.received_at_us);
-        let (Some(first), Some(last)) = (received.clone().min(), received.max()) else {
-            return Ok(false);
-        };
-        let WorkerParts {
-            context, partition, ..
-        } = &self.parts;
-        let stored = until_done("replay check", &self.parts.revoked, || async {
-            let (source, store) = (&context.source, &context.store);
-            store
-                .stored_frames(source, *partition, &[id], (first, last))
-                .await
-        })
-        .await?;
-        Ok(stored.get(&id).is_some_and(|at| *at < offset))
-    }
-
-    /// The projects that the frame's slugs name. The first answer stays.
-    async fn resolve(&self, offset: Offset, requests: &[Request<'_>]) -> Result<Projects, Stopped> {
-        let mut slugs: Vec<String> = requests.iter().filter_map(slug_of).collect();
-        slugs.sort_unstable();
-        slugs.dedup();
-        if slugs.is_empty() {
-            return Ok(Projects::new());
-        }
-        until_done("project directory", &self.parts.revoked, || async {
-            self.try_resolve(offset, &slugs).await
-        })
-        .await
-    }
-
-    async fn try_resolve(&self, offset: Offset, slugs: &[String]) -> Result<Projects, String> {
-        let WorkerParts {
-            context, partition, ..
-        } = &self.parts;
-        let (source, store) = (&context.source, &context.store);
-        let known = store.resolved_slugs(source, *partition, offset).await;
-        let known = known.map_err(|e| e.to_string())?;
-        if slugs.iter().all(|slug| known.contains_key(slug)) {
-            return Ok(known);
-        }
-        let answers = context.projects.resolve(slugs).await;
-        let answers = answers.map_err(|e| e.to_string())?;
-        let put = store.put_resolved_slugs(source, *partition, offset, &answers);
-        put.await.map_err(|e| e.to_string())?;
-        Ok(answers)
     }
 
     /// Closes the open batch if it is full, or due while nothing is in flight.
@@ -273,7 +201,10 @@ impl Worker {
     }
 
     async fn close(&mut self, (first, last): (Offset, Offset)) -> Result<Job, Stopped> {
-        let over = self.rule().await?;
+        let context = &self.parts.context;
+        let over = context
+            .rule(&self.assembly.rows, &self.parts.revoked)
+            .await?;
         let rows = &mut self.assembly.rows;
         rows.apply(&over);
         let id = BatchId {
@@ -286,7 +217,7 @@ impl Worker {
         hours.sort_unstable();
         hours.dedup();
         let block = if rows.is_empty() {
-            bytes::Bytes::new()
+            Bytes::new()
         } else {
             rows.encode(&id)
         };
@@ -304,25 +235,6 @@ impl Worker {
             past_rates,
             outcomes: remains.outcomes,
         })
-    }
-
-    /// What of the open batch is over the caps of its hours.
-    async fn rule(&self) -> Result<BTreeMap<ProjectHour, Seen>, Stopped> {
-        let context = &self.parts.context;
-        let rows = &self.assembly.rows;
-        let unknown = context.caps().unknown(rows);
-        let learnt = until_done("caps", &self.parts.revoked, || async {
-            context.store.admitted(&unknown).await
-        })
-        .await?;
-        let mut caps = context.caps();
-        for (slot, admitted) in learnt {
-            caps.learn(slot, admitted);
-        }
-        let over = caps.rule(rows);
-        let values = over.values().map(|seen| seen.names.len() + seen.maps.len());
-        metrics::over_cap(values.sum());
-        Ok(over)
     }
 
     fn send_closed(&mut self) {
@@ -417,13 +329,6 @@ impl Worker {
             lost,
             "the log no longer has records that were not stored"
         );
-    }
-}
-
-fn slug_of(request: &Request<'_>) -> Option<String> {
-    match request.project {
-        ProjectRef::Slug(slug) => Some(slug.to_owned()),
-        ProjectRef::Id(_) => None,
     }
 }
 
