@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_aggregator::batch::BatchLimits;
-use sluice_aggregator::{Aggregator, Parts};
+use sluice_aggregator::{Aggregator, GROUP, Parts};
+use sluice_eventlog::EventLog as _;
 use sluice_eventlog::embedded::{EmbeddedConfig, EmbeddedLog};
 use sluice_schema::id::{FrameId, ProjectId};
 use support::group::Partitions;
@@ -77,15 +78,17 @@ async fn each_event_counts_once_over_moves_of_partitions() {
         done.store(true, Ordering::Relaxed);
     });
     let acknowledged = acknowledged.load(Ordering::Relaxed);
-    let distinct = "SELECT uniqExact(src_partition, src_offset, src_index) FROM health_events";
-    eventually("every event is stored", async || {
-        number(&client, distinct).await == acknowledged
+    eventually("every position is committed", async || {
+        let lag = |log: &Arc<EmbeddedLog>| log.reader(GROUP).unwrap().lag()[0].1;
+        logs.iter().map(lag).sum::<u64>() == 0
     })
     .await;
     stop.cancel();
     for member in members {
         member.await.unwrap().unwrap();
     }
+    let distinct = "SELECT uniqExact(src_partition, src_offset, src_index) FROM health_events";
+    assert_eq!(number(&client, distinct).await, acknowledged, "lost");
     let raw = number(&client, "SELECT count() FROM health_events").await;
     assert_eq!(raw, acknowledged, "counted twice");
     let launches = number(&client, "SELECT sum(launches) FROM device_hours").await;
