@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::AggregatorError;
 use crate::context::Context;
 use crate::metrics;
-use crate::retry::{Stopped, until_done};
+use crate::retry::until_done;
 use crate::send::now_us;
 use crate::worker::{Commit, Input, Worker, WorkerParts};
 
@@ -50,14 +50,27 @@ enum TakeOver {
     TooLate { last: Offset },
 }
 
-/// Ends what an earlier owner left running, then asks what it left behind.
+/// Ends what earlier owners left running, then asks what they left behind.
 async fn take_over(
+    context: &Context,
+    assigned: &[(Partition, Offset)],
+) -> clickhouse::error::Result<Vec<(Partition, TakeOver)>> {
+    let partitions: Vec<Partition> = assigned.iter().map(|(partition, _)| *partition).collect();
+    context.store.fence(&context.source, &partitions).await?;
+    let mut taken_over = Vec::with_capacity(assigned.len());
+    for (partition, committed) in assigned {
+        let begin = begin_at(context, *partition, *committed).await?;
+        taken_over.push((*partition, begin));
+    }
+    Ok(taken_over)
+}
+
+async fn begin_at(
     context: &Context,
     partition: Partition,
     committed: Offset,
 ) -> clickhouse::error::Result<TakeOver> {
     let (source, store) = (&context.source, &context.store);
-    store.fence(source, partition).await?;
     let Some(batch) = store.last_batch(source, partition, committed).await? else {
         return Ok(TakeOver::ReadOn);
     };
@@ -143,11 +156,7 @@ impl Driver {
 
     fn handle(&mut self, event: ReadEvent) -> Result<(), AggregatorError> {
         match event {
-            ReadEvent::Assigned(partitions) => {
-                for (partition, committed) in partitions {
-                    self.assign(partition, committed)?;
-                }
-            }
+            ReadEvent::Assigned(assigned) => self.assign(&assigned)?,
             ReadEvent::Revoked { partitions, .. } => {
                 for partition in partitions {
                     self.revoke(partition);
@@ -166,29 +175,34 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes a partition over: see docs/decisions/0011.
-    fn assign(&mut self, partition: Partition, committed: Offset) -> Result<(), AggregatorError> {
-        self.revoke(partition);
+    /// Takes partitions over: see docs/decisions/0011.
+    fn assign(&mut self, assigned: &[(Partition, Offset)]) -> Result<(), AggregatorError> {
+        for (partition, _) in assigned {
+            self.revoke(*partition);
+        }
         let context = Arc::clone(&self.context);
         let taken_over = self
             .runtime
             .block_on(until_done("take-over", &self.stop, || {
-                take_over(&context, partition, committed)
+                take_over(&context, assigned)
             }));
-        let rebuild = match taken_over {
-            Err(Stopped) => return Ok(()),
-            Ok(TakeOver::ReadOn) => None,
-            Ok(TakeOver::Rebuild { first, last }) => {
-                tracing::info!(partition, first, last, "sending the last batch again");
-                self.reader.seek(partition, first)?;
-                Some(last)
-            }
-            Ok(TakeOver::TooLate { last }) => {
-                self.reader.seek(partition, last + 1)?;
-                None
-            }
-        };
-        self.start_worker(partition, rebuild)
+        // Stopped meanwhile: nothing is to be started.
+        for (partition, taken_over) in taken_over.unwrap_or_default() {
+            let rebuild = match taken_over {
+                TakeOver::ReadOn => None,
+                TakeOver::Rebuild { first, last } => {
+                    tracing::info!(partition, first, last, "sending the last batch again");
+                    self.reader.seek(partition, first)?;
+                    Some(last)
+                }
+                TakeOver::TooLate { last } => {
+                    self.reader.seek(partition, last + 1)?;
+                    None
+                }
+            };
+            self.start_worker(partition, rebuild)?;
+        }
+        Ok(())
     }
 
     fn start_worker(

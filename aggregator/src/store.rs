@@ -23,6 +23,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below the consumer group's session, so that a lost partition is noticed first.
 const INSERT_TIMEOUT: Duration = Duration::from_mins(2);
 const QUERY_TIMEOUT: Duration = Duration::from_mins(1);
+/// From receiving a request to beginning it, a loaded server takes this long at most.
+const SETTLE: Duration = Duration::from_millis(250);
 /// What is compressed and sent at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
 const SECONDS_PER_HOUR: u32 = 3_600;
@@ -94,11 +96,20 @@ impl Store {
         insert.end().await
     }
 
-    /// Ends the inserts of a partition that an earlier owner left running.
-    pub async fn fence(&self, source: &str, partition: Partition) -> Result<()> {
-        let kill = "KILL QUERY WHERE startsWith(query_id, ?) AND user = currentUser() SYNC";
-        let prefix = token_prefix(source, partition);
-        within(self.client.query(kill).bind(prefix).execute()).await
+    /// Ends the inserts of partitions that an earlier owner left running, and
+    /// those that the server had received but not begun.
+    pub async fn fence(&self, source: &str, partitions: &[Partition]) -> Result<()> {
+        self.end_inserts(source, partitions).await?;
+        tokio::time::sleep(SETTLE).await;
+        self.end_inserts(source, partitions).await
+    }
+
+    async fn end_inserts(&self, source: &str, partitions: &[Partition]) -> Result<()> {
+        let kill = "KILL QUERY WHERE user = currentUser() \
+             AND arrayExists(prefix -> startsWith(query_id, prefix), ?) SYNC";
+        let prefixes = partitions.iter().map(|p| token_prefix(source, *p));
+        let prefixes: Vec<String> = prefixes.collect();
+        within(self.client.query(kill).bind(prefixes).execute()).await
     }
 
     /// The newest batch that left rows and reaches `from` or beyond.
