@@ -172,8 +172,12 @@ impl Worker {
             }
         }
         let projects = context.resolve(place, requests, stop).await?;
+        let rows_before = self.assembly.rows.len();
         self.assembly.add_frame(record, header, requests, &projects);
-        self.unacknowledged.insert(header.id, record.offset);
+        // As the store will answer once they are there: by rows.
+        if self.assembly.rows.len() > rows_before {
+            self.unacknowledged.insert(header.id, record.offset);
+        }
         Ok(())
     }
 

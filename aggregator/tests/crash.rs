@@ -252,6 +252,38 @@ async fn a_full_log_of_dead_letters_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_records_are_gone_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir.path().join("clickhouse"));
+    let client = migrated(&server).await;
+    let mut logs = open_logs(&dir);
+    let one_record_a_segment = EmbeddedConfig {
+        segment_bytes: 1,
+        ..EmbeddedConfig::default()
+    };
+    let open = || EmbeddedLog::open(&dir.path().join("small"), one_record_a_segment).unwrap();
+    logs.health = Arc::new(open());
+    for device in ["a", "b", "c"] {
+        append(&logs.health, frame(FrameId::new(), &[launch(device)]));
+    }
+    let mut running = start(&logs, &client, &[]);
+    running.caught_up().await;
+    running.stop().await;
+    let position = dir.path().join("small/positions/aggregator.position");
+    assert_eq!(std::fs::read_to_string(&position).unwrap(), "3\n");
+    // The commit is lost, but not before the log was trimmed by it.
+    std::fs::write(position, "0\n").unwrap();
+    drop(logs.health);
+    logs.health = Arc::new(open());
+    append(&logs.health, frame(FrameId::new(), &[launch("d")]));
+    let mut running = start(&logs, &client, &[]);
+    running.caught_up().await;
+    running.stop().await;
+    assert_eq!(number(&client, RAW).await, 4);
+    assert_eq!(number(&client, LAUNCHES).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn migrations_may_run_twice_and_by_several_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
