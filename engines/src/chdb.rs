@@ -5,6 +5,12 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// How long the server may take to end after its input has.
+const END_WITHIN: Duration = Duration::from_secs(15);
 
 /// `chdb_query_cmdline` of libchdb: runs `clickhouse local` with these
 /// arguments and returns when its query has ended.
@@ -40,6 +46,7 @@ pub(crate) fn serve(library: &Path, arguments: &[String]) -> ExitCode {
     let Ok(query) = query else {
         return ExitCode::FAILURE;
     };
+    std::thread::spawn(end_soon_after_input);
     // SAFETY: the vector holds `arguments.len()` valid, NUL-terminated strings
     // followed by a null pointer, like `argv`, and outlives the call. The
     // result is not read; the process ends with it.
@@ -49,4 +56,14 @@ pub(crate) fn serve(library: &Path, arguments: &[String]) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// A server that does not end with its input must not outlive its starter.
+fn end_soon_after_input() {
+    let input = std::io::stdin();
+    // Waits for the other end to close; the server reads what comes.
+    let mut ends = [PollFd::new(&input, PollFlags::empty())];
+    while matches!(poll(&mut ends, None), Ok(0) | Err(rustix::io::Errno::INTR)) {}
+    std::thread::sleep(END_WITHIN);
+    std::process::exit(1);
 }

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use rand::Rng;
 
+/// Lines of an engine's log that an error message quotes.
+const TAIL_LINES: usize = 5;
+
 /// Writes a file that only its owner may read, as a whole or not at all.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
@@ -33,18 +36,21 @@ pub(crate) fn secret(path: &Path) -> io::Result<String> {
     Ok(secret)
 }
 
-/// The program `name` on PATH.
-pub(crate) fn on_path(name: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+/// The number that a file holds.
+pub(crate) fn read_number(path: &Path) -> Option<u32> {
+    fs::read_to_string(path)
+        .ok()?
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The end of a text file, for an error message.
 pub(crate) fn tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().rev().take(5).collect();
+    let lines: Vec<_> = text.lines().rev().take(TAIL_LINES).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
 }

