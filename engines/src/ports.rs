@@ -12,11 +12,11 @@ use rand::Rng;
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 const TRIES: usize = 1000;
 
-/// `N` different ports that were free a moment ago.
-fn free<const N: usize>() -> io::Result<[u16; N]> {
-    let mut held = Vec::with_capacity(N);
+/// `count` different ports that were free a moment ago.
+fn free(count: usize) -> io::Result<Vec<u16>> {
+    let mut held = Vec::with_capacity(count);
     for _ in 0..TRIES {
-        if held.len() == N {
+        if held.len() == count {
             break;
         }
         let port = rand::rng().random_range(RANGE);
@@ -24,32 +24,41 @@ fn free<const N: usize>() -> io::Result<[u16; N]> {
             held.push((port, listener));
         }
     }
-    let ports: Vec<u16> = held.iter().map(|(port, _)| *port).collect();
-    ports
-        .try_into()
-        .map_err(|_| io::Error::other("no free port on 127.0.0.1"))
+    if held.len() < count {
+        return Err(io::Error::other("no free port on 127.0.0.1"));
+    }
+    Ok(held.iter().map(|(port, _)| *port).collect())
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind(("127.0.0.1", port))
 }
 
-/// The ports stored at `path` if all are still free, else new ones, stored.
+/// The `N` ports stored at `path` if all are still free, else new ones, stored.
 pub(crate) fn keep<const N: usize>(path: &Path) -> io::Result<[u16; N]> {
-    if let Some(ports) = stored(path)
+    let ports = keep_many(path, N)?;
+    ports
+        .try_into()
+        .map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The same where their number is not known before.
+pub(crate) fn keep_many(path: &Path, count: usize) -> io::Result<Vec<u16>> {
+    let stored = stored(path).filter(|ports| ports.len() == count);
+    if let Some(ports) = stored
         && ports.iter().all(|port| listen(*port).is_ok())
     {
         return Ok(ports);
     }
-    let ports = free()?;
-    fs::write(path, ports.map(|port| port.to_string()).join("\n"))?;
+    let ports = free(count)?;
+    let lines: Vec<String> = ports.iter().map(u16::to_string).collect();
+    fs::write(path, lines.join("\n"))?;
     Ok(ports)
 }
 
-fn stored<const N: usize>(path: &Path) -> Option<[u16; N]> {
+fn stored(path: &Path) -> Option<Vec<u16>> {
     let text = fs::read_to_string(path).ok()?;
-    let ports: Option<Vec<u16>> = text.lines().map(|line| line.parse().ok()).collect();
-    ports?.try_into().ok()
+    text.lines().map(|line| line.parse().ok()).collect()
 }
 
 #[cfg(test)]
