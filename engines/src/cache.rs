@@ -53,6 +53,7 @@ fn directory_in(
     if is_whole(&target) {
         return Ok(target);
     }
+    remove_remains(cache, name).map_err(file_error(cache))?;
     let fresh = tempfile::Builder::new()
         .prefix(&format!("{name}."))
         .permissions(fs::Permissions::from_mode(0o755))
@@ -61,6 +62,20 @@ fn directory_in(
     fill(fresh.path())?;
     replace(fresh.path(), &target).map_err(file_error(&target))?;
     Ok(target)
+}
+
+/// Removes what a fetch of `name` left that was killed. We have the turn, so
+/// there is no other.
+fn remove_remains(cache: &Path, name: &str) -> io::Result<()> {
+    let prefix = format!("{name}.");
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        let is_of_name = entry.file_name().to_string_lossy().starts_with(&prefix);
+        if is_of_name && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The lock is held until the file is dropped.
@@ -156,6 +171,16 @@ mod tests {
         let left: Vec<_> = fs::read_dir(cache.path()).unwrap().flatten().collect();
         assert_eq!(left.len(), 1, "only the lock: {left:?}");
         fetch(cache.path(), &mut 0);
+    }
+
+    #[test]
+    fn remains_of_a_killed_fetch_are_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        fs::create_dir(cache.path().join("engine-1.x8Yz")).unwrap();
+        fs::create_dir(cache.path().join("engine-12.x8Yz")).unwrap();
+        fetch(cache.path(), &mut 0);
+        assert!(!cache.path().join("engine-1.x8Yz").exists());
+        assert!(cache.path().join("engine-12.x8Yz").exists(), "another's");
     }
 
     #[test]

@@ -7,15 +7,26 @@
 use std::error::Error;
 use std::io::{Read, stdin};
 use std::path::Path;
+use std::process::ExitCode;
 
 use sluice_engines::postgres::Durability;
 use sluice_engines::{ClickHouse, Postgres};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     sluice_engines::run_child_if_asked();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
+    match arguments {
         ["clickhouse", dir] => {
             let server = ClickHouse::start(Path::new(dir))?;
             hold(server.pid(), &server.url())
