@@ -190,7 +190,7 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub fn start<L: EventLog>(log: Arc<L>, config: CommitterConfig) -> std::io::Result<Self> {
+    pub fn start<L: EventLog + ?Sized>(log: Arc<L>, config: CommitterConfig) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             config,
             state: Mutex::default(),
@@ -234,7 +234,7 @@ impl Drop for Committer {
     }
 }
 
-fn run<L: EventLog>(shared: &Arc<Shared>, log: &L) {
+fn run<L: EventLog + ?Sized>(shared: &Arc<Shared>, log: &L) {
     let mut builder = FrameBuilder::new();
     let mut frames = 0;
     let mut answers = Vec::new();
