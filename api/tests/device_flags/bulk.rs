@@ -1,0 +1,205 @@
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use sluice_api::flags::FlagLimits;
+use sluice_api::state::Policy;
+
+use crate::world::{SLUG, World};
+
+const PATH: &str = "/v1/ota/flag-evaluations-bulk";
+const UPDATE: &str = "6f0c1b7a-0000-4000-8000-000000000001";
+
+async fn flags(world: &World, more: Value) -> Value {
+    let mut body = json!({"projectSlug": SLUG, "deviceId": "device-1", "channel": "production"});
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let answer = world
+        .post(PATH, &[("authorization", "Bearer wrong")], &body)
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    answer.json()["flags"].clone()
+}
+
+#[tokio::test]
+async fn every_flag_that_is_on_is_evaluated() {
+    let world = World::start().await;
+    assert_eq!(flags(&world, json!({})).await, json!({}));
+
+    let world = World::start().await;
+    let checkout = world.flag("new-checkout").await;
+    world
+        .rule(
+            checkout,
+            "user_list",
+            json!({"userIds": ["user-1"]}),
+            json!(true),
+        )
+        .await;
+    let theme = world.flag("theme").await;
+    let plan = json!({"conditions": [{"attribute": "plan", "operator": "eq", "values": ["pro"]}]});
+    world.rule(theme, "attribute", plan, json!(true)).await;
+    let off = world.flag("off").await;
+    world
+        .run(&format!(
+            "update flags set enabled = false where id = {off}"
+        ))
+        .await;
+
+    let on = |reason: &str| json!({"value": true, "variant": "On", "reason": reason});
+    let default = json!({"value": false, "variant": "Off", "reason": "DEFAULT"});
+    assert_eq!(
+        flags(
+            &world,
+            json!({"targetingKey": "user-1", "attributes": {"plan": "free"}})
+        )
+        .await,
+        json!({"new-checkout": on("TARGETING_MATCH"), "theme": default})
+    );
+    assert_eq!(
+        flags(
+            &world,
+            json!({"targetingKey": "", "attributes": {"plan": "pro"}})
+        )
+        .await,
+        json!({"new-checkout": default, "theme": on("TARGETING_MATCH")})
+    );
+    let body = json!({"projectSlug": SLUG, "deviceId": "d"});
+    let answer = world
+        .post(&format!("{PATH}?includeDisabled=true"), &[], &body)
+        .await;
+    let disabled = json!({"value": null, "variant": null, "reason": "DISABLED"});
+    assert_eq!(answer.json()["flags"]["off"], disabled);
+}
+
+#[tokio::test]
+async fn the_sdk_names_its_update_among_the_attributes() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world.update(UPDATE, "group").await;
+    world
+        .run(&format!(
+            "insert into release_links (project_id, group_id, channel, flag_id, enabled)
+             select project_id, 'group', 'production', id, true from flags where id = {flag}"
+        ))
+        .await;
+    let branch = json!({"matchBy": "branch", "branch": "main"});
+    let other = world.flag("by-branch").await;
+    world.rule(other, "ota_update", branch, json!(true)).await;
+    for body in [
+        json!({"attributes": {"update_id": UPDATE}}),
+        json!({"updateId": UPDATE}),
+    ] {
+        let flags = flags(&world, body).await;
+        assert_eq!(flags["new-checkout"]["reason"], "RELEASE_OVERRIDE");
+        assert_eq!(flags["by-branch"]["reason"], "TARGETING_MATCH");
+    }
+    let flags = flags(&world, json!({})).await;
+    assert_eq!(flags["new-checkout"]["reason"], "DEFAULT");
+    assert_eq!(flags["by-branch"]["reason"], "DEFAULT");
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_by_name() {
+    let world = World::start().await;
+    let many: Value = (0..65)
+        .map(|n| (n.to_string(), json!(n)))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    for (body, status, named) in [
+        (json!({"deviceId": "d"}), 400, "projectSlug"),
+        (json!({"projectSlug": SLUG}), 400, "deviceId"),
+        (
+            json!({"projectSlug": SLUG, "deviceId": ""}),
+            400,
+            "deviceId",
+        ),
+        (json!({"projectSlug": SLUG, "deviceId": 7}), 400, "deviceId"),
+        (
+            json!({"projectSlug": SLUG, "deviceId": "d", "attributes": []}),
+            400,
+            "attributes",
+        ),
+        (
+            json!({"projectSlug": SLUG, "deviceId": "d", "attributes": many}),
+            400,
+            "attributes",
+        ),
+        (
+            json!({"projectSlug": SLUG, "deviceId": "d", "attributes": {"a": "x".repeat(2049)}}),
+            400,
+            "attributes.a",
+        ),
+        (
+            json!({"projectSlug": "unknown", "deviceId": "d"}),
+            404,
+            "Project not found",
+        ),
+        (
+            json!({"projectSlug": SLUG, "deviceId": "x".repeat(1024 * 1024)}),
+            413,
+            "1048576",
+        ),
+    ] {
+        let answer = world.post(PATH, &[], &body).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.body);
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(named), "{error} should name {named}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_and_a_project_are_held_to_their_rates() {
+    let flag_limits = FlagLimits {
+        project_per_s: 5.0,
+        device_per_s: 2.0,
+    };
+    let world = World::with_policy(Policy {
+        flag_limits,
+        ..Policy::default()
+    })
+    .await;
+    // A clock that stands still: no token flows in.
+    let now = chrono::Utc::now();
+    let state = world
+        .state
+        .clone()
+        .with_clock(sluice_api::clock::Clock::from_fn(move || now));
+    let router = sluice_api::router(state);
+    let statuses = async |device: &str, times: usize| {
+        let mut statuses = Vec::new();
+        for _ in 0..times {
+            let path = format!("/v1/ota/flag-definitions/{SLUG}?deviceId={device}");
+            let request = http::Request::get(path)
+                .body(axum::body::Body::empty())
+                .unwrap();
+            let answer = tower::ServiceExt::oneshot(router.clone(), request)
+                .await
+                .unwrap();
+            if answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                assert_eq!(answer.headers()["retry-after"], "1");
+            }
+            statuses.push(answer.status().as_u16());
+        }
+        statuses
+    };
+    assert_eq!(statuses("a", 3).await, [200, 200, 429]);
+    assert_eq!(statuses("b", 2).await, [200, 200]);
+    assert_eq!(statuses("c", 2).await, [200, 429]);
+}
+
+#[tokio::test]
+async fn browsers_may_ask_from_anywhere() {
+    let world = World::start().await;
+    let request = http::Request::options(PATH)
+        .header("origin", "https://app.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-type")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let answer = world.send(request).await;
+    assert!(answer.status().is_success());
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    let origin = [("origin", "https://app.example")];
+    let answer = world.get("/v1/ota/flag-definitions/my-app", &origin).await;
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+}

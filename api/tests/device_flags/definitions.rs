@@ -1,0 +1,228 @@
+use axum::http::StatusCode;
+use serde_json::json;
+
+use crate::world::{SLUG, World, eventually};
+
+const PATH: &str = "/v1/ota/flag-definitions/my-app";
+const UPDATE: &str = "6f0c1b7a-0000-4000-8000-000000000001";
+
+#[tokio::test]
+async fn the_payload_is_what_published_clients_read() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    let off = world.flag("off").await;
+    world
+        .run(&format!(
+            "update flags set enabled = false where id = {off}"
+        ))
+        .await;
+    world
+        .run(
+            "insert into segments (project_id, key, name, match_type)
+             select id, k, k, 'all' from projects, (values ('ios-pro'), ('unused')) v (k);
+             insert into segment_conditions
+                 (project_id, segment_id, attribute, operator, condition_values, sort_order)
+             select project_id, id, 'plan', 'eq', array['pro'], 0 from segments",
+        )
+        .await;
+    let rollout = json!({"rollout": [{"variationId": 1, "variantValue": true, "weight": 25},
+                                     {"variationId": 2, "variantValue": false, "weight": 75}]});
+    world
+        .rule(flag, "percentage_rollout", rollout.clone(), json!(null))
+        .await;
+    world
+        .rule(
+            flag,
+            "user_list",
+            json!({"userIds": ["a", "b"]}),
+            json!(true),
+        )
+        .await;
+    world
+        .rule(
+            flag,
+            "segment",
+            json!({"segmentKey": "ios-pro"}),
+            json!(true),
+        )
+        .await;
+    let body = world.get(PATH, &[]).await.json();
+    let rule = |id: i64, rule_type: &str, config, value| {
+        json!({"id": id, "priority": 0, "ruleType": rule_type, "variantValue": value,
+               "channelName": null, "ruleConfig": config})
+    };
+    let conditions = json!([{"attribute": "plan", "operator": "eq", "values": ["pro"]}]);
+    let expected = json!({
+        "flags": [{
+            "key": "new-checkout", "flagType": "boolean", "defaultValue": false, "enabled": true,
+            "rules": [
+                rule(1, "percentage_rollout", rollout, json!(null)),
+                rule(2, "user_list", json!({"userIds": "a,b"}), json!(true)),
+                rule(3, "segment", json!({"segmentKey": "ios-pro"}), json!(true)),
+            ],
+            "variations": [{"id": 1, "value": true, "name": "On"}, {"id": 2, "value": false, "name": "Off"}],
+        }],
+        "segments": [{"key": "ios-pro", "matchType": "all", "conditions": conditions}],
+    });
+    assert_eq!(body, expected);
+    let expanded = world
+        .get(&format!("{PATH}?expand=segments"), &[])
+        .await
+        .json();
+    assert_eq!(
+        expanded["flags"][0]["rules"][2],
+        rule(
+            3,
+            "attribute",
+            json!({"conditions": conditions}),
+            json!(true)
+        )
+    );
+    assert_eq!(expanded["segments"], json!([]));
+}
+
+#[tokio::test]
+async fn an_unchanged_payload_is_not_sent_again() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    let first = world.get(PATH, &[]).await;
+    let etag = first.header("etag").to_owned();
+    assert!(
+        etag.starts_with('"') && etag.ends_with('"'),
+        "strong: {etag}"
+    );
+    assert_eq!(
+        first.header("cache-control"),
+        "private, max-age=0, must-revalidate"
+    );
+    assert_eq!(first.header("content-type"), "application/json");
+    for known in [
+        etag.clone(),
+        format!("W/{etag}"),
+        format!("\"x\", {etag}"),
+        "*".to_owned(),
+    ] {
+        let again = world.get(PATH, &[("if-none-match", &known)]).await;
+        assert_eq!(
+            (again.status, again.body.as_str()),
+            (StatusCode::NOT_MODIFIED, ""),
+            "{known}"
+        );
+        assert_eq!(again.header("etag"), etag);
+    }
+    let other = world.get(PATH, &[("if-none-match", "\"x\"")]).await;
+    assert_eq!(other.status, StatusCode::OK);
+
+    world
+        .run(&format!(
+            "update flags set default_value = 'true' where id = {flag}"
+        ))
+        .await;
+    eventually("the change", async || {
+        let answer = world.get(PATH, &[("if-none-match", &etag)]).await;
+        (answer.status == StatusCode::OK).then(|| answer.json())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn channels_see_their_own_rules_and_switches() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world
+        .run(&format!(
+            "insert into flag_env_settings
+                 (project_id, flag_id, channel_name, enabled, enabled_changed_at, default_value)
+             select project_id, id, 'staging', false, now(), null from flags where id = {flag};
+             insert into flag_env_settings (project_id, flag_id, channel_name, default_value)
+             select project_id, id, 'canary', 'true' from flags where id = {flag};"
+        ))
+        .await;
+    let default_in = async |channel: &str| {
+        let body = world
+            .get(&format!("{PATH}?channel={channel}"), &[])
+            .await
+            .json();
+        body["flags"][0]["defaultValue"].clone()
+    };
+    assert_eq!(default_in("staging").await, json!(null));
+    assert_eq!(default_in("canary").await, json!(true));
+    assert_eq!(default_in("production").await, json!(false));
+    assert_eq!(default_in("").await, json!(false));
+}
+
+#[tokio::test]
+async fn a_release_overrides_on_the_devices_that_run_it() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world
+        .run(&format!(
+            "update flags set enabled = false where id = {flag}"
+        ))
+        .await;
+    world.update(UPDATE, "group").await;
+    let link = format!(
+        "insert into release_links (project_id, group_id, channel, flag_id, enabled)
+         select project_id, 'group', 'production', id, true from flags where id = {flag}"
+    );
+    world.run(&link).await;
+    let on_update = format!("{PATH}?updateId={}", UPDATE.to_uppercase());
+    let body = world.get(&on_update, &[]).await.json();
+    let emitted = &body["flags"][0];
+    assert_eq!(emitted["defaultValue"], json!(true));
+    assert_eq!(emitted["enabled"], json!(true));
+    assert_eq!(emitted["rules"], json!([]));
+    let by_release = json!({"reason": "RELEASE_OVERRIDE", "updateGroupId": "group"});
+    assert_eq!(emitted["override"], by_release);
+    assert_eq!(world.get(PATH, &[]).await.json()["flags"], json!([]));
+
+    world.run("update updates set is_enabled = false").await;
+    eventually("the end of the override", async || {
+        let body = world.get(&on_update, &[]).await.json();
+        (body["flags"] == json!([])).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_project_is_found_by_slug_and_uuid_as_soon_as_it_exists() {
+    let world = World::start().await;
+    let unknown = world.get("/v1/ota/flag-definitions/other", &[]).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert_eq!(unknown.json()["error"], "Project not found");
+    world
+        .run("insert into projects (name, slug) values ('Other', 'other')")
+        .await;
+    eventually("the new project", async || {
+        let answer = world.get("/v1/ota/flag-definitions/other", &[]).await;
+        (answer.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    let uuid: String = sqlx::query_scalar("select uuid::text from projects where slug = $1")
+        .bind(SLUG)
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    let path = format!("/v1/ota/flag-definitions/{}", uuid.to_uppercase());
+    assert_eq!(world.get(&path, &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_was_read_once_is_answered_without_postgres() {
+    let world = World::start().await;
+    world.flag("new-checkout").await;
+    let before = world.get(PATH, &[]).await;
+    world.cut_postgres().await;
+    let after = world.get(PATH, &[]).await;
+    assert_eq!((after.status, after.body), (StatusCode::OK, before.body));
+    let bulk = json!({"projectSlug": SLUG, "deviceId": "d"});
+    assert_eq!(
+        world
+            .post("/v1/ota/flag-evaluations-bulk", &[], &bulk)
+            .await
+            .status,
+        StatusCode::OK
+    );
+    let unknown = world.get("/v1/ota/flag-definitions/never-seen", &[]).await;
+    assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE);
+}

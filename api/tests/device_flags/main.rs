@@ -1,0 +1,10 @@
+//! The flag routes for devices, through the whole router, over a real Postgres.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod bulk;
+mod definitions;
+mod ofrep;
+mod stream;
+mod world;

@@ -1,0 +1,174 @@
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::world::{World, eventually};
+
+const ALL: &str = "/ofrep/v1/evaluate/flags";
+const ONE: &str = "/ofrep/v1/evaluate/flags/new-checkout";
+
+async fn world() -> World {
+    let world = World::start().await;
+    let checkout = world.flag("new-checkout").await;
+    world
+        .rule(
+            checkout,
+            "user_list",
+            json!({"userIds": ["user-1"]}),
+            json!(true),
+        )
+        .await;
+    let plan = json!({"conditions": [{"attribute": "plan", "operator": "eq", "values": ["pro"]},
+                                     {"attribute": "platform", "operator": "eq", "values": ["ios"]}]});
+    let theme = world.flag("theme").await;
+    world.rule(theme, "attribute", plan, json!(true)).await;
+    let off = world.flag("off").await;
+    world
+        .run(&format!(
+            "update flags set enabled = false where id = {off}"
+        ))
+        .await;
+    world
+}
+
+fn context() -> Value {
+    json!({"context": {"targetingKey": "user-1", "plan": "pro", "platform": "ios"}})
+}
+
+#[tokio::test]
+async fn one_flag_is_evaluated_for_the_keys_project() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("publishable").await);
+    let expected =
+        json!({"key": "new-checkout", "reason": "TARGETING_MATCH", "variant": "On", "value": true});
+    let answer = world
+        .post(ONE, &[("authorization", &bearer)], &context())
+        .await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::OK, expected.clone())
+    );
+    let key = world.key("viewer").await;
+    let answer = world.post(ONE, &[("x-api-key", &key)], &context()).await;
+    assert_eq!(
+        answer.status,
+        StatusCode::OK,
+        "a key is known as soon as it exists: {}",
+        answer.body
+    );
+    assert_eq!(answer.json(), expected);
+    let answer = world
+        .post(ONE, &[("authorization", &bearer)], &json!({}))
+        .await;
+    assert_eq!(answer.json()["reason"], "DEFAULT");
+}
+
+#[tokio::test]
+async fn all_flags_that_are_on_are_evaluated_once() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let authorization = ("authorization", bearer.as_str());
+    let first = world.post(ALL, &[authorization], &context()).await;
+    let flag = |key: &str| json!({"key": key, "reason": "TARGETING_MATCH", "variant": "On", "value": true});
+    assert_eq!(
+        first.json(),
+        json!({"flags": [flag("new-checkout"), flag("theme")]})
+    );
+    let known = ("if-none-match", first.header("etag"));
+    let again = world.post(ALL, &[authorization, known], &context()).await;
+    assert_eq!(
+        (again.status, again.body.as_str()),
+        (StatusCode::NOT_MODIFIED, "")
+    );
+    let other = json!({"context": {"targetingKey": "user-2"}});
+    assert_eq!(
+        world
+            .post(ALL, &[authorization, known], &other)
+            .await
+            .status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn failures_are_those_of_the_protocol() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let authorization = ("authorization", bearer.as_str());
+    for missing in ["off", "unknown"] {
+        let path = format!("{ALL}/{missing}");
+        let answer = world.post(&path, &[authorization], &context()).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.json()["key"], missing);
+        assert_eq!(answer.json()["errorCode"], "FLAG_NOT_FOUND");
+    }
+    let long = json!({"context": {"a": "x".repeat(3000)}});
+    for (body, code) in [
+        (json!({"context": 7}), "PARSE_ERROR"),
+        (long, "INVALID_CONTEXT"),
+    ] {
+        let answer = world.post(ONE, &[authorization], &body).await;
+        assert_eq!(
+            (answer.status, answer.json()["errorCode"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(code))
+        );
+        assert_eq!(answer.json()["key"], "new-checkout");
+        let answer = world.post(ALL, &[authorization], &body).await;
+        assert_eq!(
+            (answer.status, answer.json()["errorCode"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(code))
+        );
+    }
+    assert_eq!(
+        world.post(ONE, &[], &context()).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    let wrong = world
+        .post(ONE, &[("authorization", "Bearer wrong")], &context())
+        .await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_revoked_key_opens_nothing() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let authorization = ("authorization", bearer.as_str());
+    assert_eq!(
+        world.post(ONE, &[authorization], &context()).await.status,
+        StatusCode::OK
+    );
+    world.run("update api_keys set is_active = false").await;
+    eventually("the revocation", async || {
+        let answer = world.post(ONE, &[authorization], &context()).await;
+        (answer.status == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+}
+
+/// The Python provider looks reasons up in an enumeration, and variants without asking.
+#[tokio::test]
+async fn answers_are_in_the_words_that_published_clients_know() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    world
+        .run(
+            "insert into segments (project_id, key, name, match_type)
+             select id, 'all', 'all', 'any' from projects;
+             insert into segment_conditions
+                 (project_id, segment_id, attribute, operator, condition_values, sort_order)
+             select project_id, id, 'plan', 'exists', '{}', 0 from segments",
+        )
+        .await;
+    let flag = world.flag("by-segment").await;
+    world
+        .rule(flag, "segment", json!({"segmentKey": "all"}), json!(true))
+        .await;
+    world.run("update flag_variations set name = null").await;
+    let path = format!("{ALL}/by-segment");
+    let answer = world
+        .post(&path, &[("authorization", &bearer)], &context())
+        .await;
+    let expected =
+        json!({"key": "by-segment", "reason": "TARGETING_MATCH", "variant": "", "value": true});
+    assert_eq!(answer.json(), expected);
+}
