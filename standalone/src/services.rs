@@ -1,0 +1,179 @@
+//! The services, composed: the edge, the aggregator and the API over one set of
+//! stores, behind one port.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use sluice_aggregator::Aggregator;
+use sluice_aggregator::batch::BatchLimits;
+use sluice_api::{ApiState, service};
+use sluice_eventlog::EventLog;
+use sluice_eventlog::committer::CommitterConfig;
+use sluice_eventlog::embedded::{EmbeddedConfig, EmbeddedLog};
+use sluice_ingest::directory::Directory;
+use sluice_ingest::{Edge, Rest};
+use sluice_service::admin::Readiness;
+use sluice_service::lifecycle::Lifecycle;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::config::Config;
+use crate::stores::Engines;
+
+/// Requests in flight get this long to finish.
+const DRAIN: Duration = Duration::from_secs(25);
+/// What waits for the log gets this long to be durable.
+const FLUSH: Duration = Duration::from_secs(10);
+/// What is read of the log gets this long to be stored.
+const FINISH: Duration = Duration::from_secs(20);
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// What devices send, until it is aggregated.
+struct Logs {
+    health: Arc<dyn EventLog>,
+    evaluations: Arc<dyn EventLog>,
+    dead_letters: Arc<dyn EventLog>,
+}
+
+impl Logs {
+    fn open(dir: &Path) -> Result<Self, sluice_eventlog::LogError> {
+        let open = |name: &str| {
+            let log = EmbeddedLog::open(&dir.join(name), EmbeddedConfig::default())?;
+            Ok(Arc::new(log) as Arc<dyn EventLog>)
+        };
+        Ok(Self {
+            health: open("health")?,
+            evaluations: open("evaluations")?,
+            dead_letters: open("dead-letters")?,
+        })
+    }
+}
+
+/// What runs in this process, between its one port and its engines.
+pub(crate) struct Services {
+    edge: Arc<Edge>,
+    directory: Arc<Directory>,
+    aggregator: Aggregator,
+    api: ApiState,
+    workers: JoinHandle<()>,
+}
+
+impl Services {
+    /// Opens the logs and builds everything over them and the engines.
+    pub(crate) async fn build(
+        config: &Config,
+        engines: &Engines,
+        readiness: &Readiness,
+    ) -> Result<Self, Box<dyn Error>> {
+        sluice_eventlog::metrics::describe();
+        sluice_aggregator::metrics::describe();
+        let log_dir = config.data_dir.join("log");
+        let logs = spawn_blocking(move || Logs::open(&log_dir)).await??;
+        let api = service::state(&config.api(engines))?;
+        let directory = Arc::new(Directory::open(api.postgres.clone(), None));
+        let edge = Edge::start(sluice_ingest::Parts {
+            directory: Arc::clone(&directory),
+            health: Arc::clone(&logs.health),
+            evaluations: Arc::clone(&logs.evaluations),
+            committer: CommitterConfig {
+                // The embedded log syncs while it is called.
+                in_flight: 1,
+                ..CommitterConfig::default()
+            },
+            limits: config.edge.clone(),
+        })?;
+        edge.register(readiness);
+        let aggregator = aggregator(engines, &logs, api.postgres.clone());
+        let workers = tokio::spawn({
+            let (api, readiness) = (api.clone(), readiness.clone());
+            async move { service::run_workers(api, &readiness).await }
+        });
+        Ok(Self {
+            edge,
+            directory,
+            aggregator,
+            api,
+            workers,
+        })
+    }
+
+    /// Serves on `listener`, and registers how it all stops: from the outside in.
+    pub(crate) fn serve(self, listener: TcpListener, lifecycle: &mut Lifecycle) {
+        let closing = CancellationToken::new();
+        let flags = self.api.flags.clone();
+        let rest = Api(sluice_api::router(self.api));
+        let serving = sluice_ingest::serve(listener, Arc::clone(&self.edge), rest, closing.clone());
+        let serving = tokio::spawn(serving);
+        let following = tokio::spawn({
+            let (directory, closing) = (self.directory, closing.clone());
+            async move { directory.follow(closing).await }
+        });
+        let (aggregating, stop_aggregating) = run(self.aggregator, lifecycle);
+
+        lifecycle.stage("requests", DRAIN, async move {
+            closing.cancel();
+            // Flag streams would go on for as long as their devices do.
+            flags.close();
+            // What they end with is of no use to a process that ends.
+            let _ = tokio::join!(serving, following);
+        });
+        lifecycle.stage("edge", FLUSH, async move {
+            drop(spawn_blocking(move || self.edge.close()).await);
+        });
+        lifecycle.stage("aggregator", FINISH, async move {
+            stop_aggregating.cancel();
+            drop(aggregating.await);
+        });
+        lifecycle.stage("workers", LEAVE, async move { self.workers.abort() });
+    }
+}
+
+fn aggregator(engines: &Engines, logs: &Logs, postgres: PgPool) -> Aggregator {
+    Aggregator::new(sluice_aggregator::Parts {
+        log: Arc::clone(&logs.health),
+        dead_letters: Arc::clone(&logs.dead_letters),
+        clickhouse: engines.clickhouse_config().client(),
+        projects: Arc::new(postgres),
+        limits: BatchLimits::default(),
+    })
+}
+
+/// Runs the aggregator until the token; its failure stops the process in order.
+fn run(aggregator: Aggregator, lifecycle: &Lifecycle) -> (JoinHandle<()>, CancellationToken) {
+    let stop = CancellationToken::new();
+    let reporter = lifecycle.failure_reporter();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            if let Err(error) = aggregator.run(stop).await {
+                reporter.report("aggregator", &error);
+            }
+        }
+    });
+    (running, stop)
+}
+
+/// The API behind the edge's port.
+struct Api(Router);
+
+impl Rest for Api {
+    type Body = Body;
+
+    async fn call(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(client));
+        let Ok(response) = self.0.clone().oneshot(request).await;
+        response
+    }
+}
