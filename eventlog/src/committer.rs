@@ -190,7 +190,10 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the thread.
-    pub fn start<L: EventLog + ?Sized>(log: Arc<L>, config: CommitterConfig) -> std::io::Result<Self> {
+    pub fn start<L: EventLog + ?Sized>(
+        log: Arc<L>,
+        config: CommitterConfig,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             config,
             state: Mutex::default(),

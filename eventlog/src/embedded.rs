@@ -134,7 +134,8 @@ impl EmbeddedLog {
         })
     }
 
-    fn append_now(&self, record: &Record) -> Result<Appended, AppendError> {
+    /// Appends a record, durable on return.
+    pub(crate) fn append_now(&self, record: &Record) -> Result<Appended, AppendError> {
         let started = Instant::now();
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let offset = writer.append(&self.shared, &record.bytes)?;

@@ -5,7 +5,11 @@
 
 pub mod committer;
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod metrics;
+pub mod spool;
+pub mod topics;
 
 use std::time::Duration;
 

@@ -21,6 +21,22 @@ pub fn describe() {
         "Bytes of the embedded log on disk"
     );
     describe_gauge!(
+        "sluice_log_producer_queue_bytes",
+        "Bytes that wait in a Kafka producer or are under way, by topic"
+    );
+    describe_counter!(
+        "sluice_log_spooled_frames_total",
+        "Frames written to the spool, because the primary log was late, failed or was away"
+    );
+    describe_counter!(
+        "sluice_log_drained_frames_total",
+        "Frames that left the spool because the primary log has them"
+    );
+    describe_gauge!(
+        "sluice_log_spool_backlog_frames",
+        "Frames in the spool that the primary log does not have yet"
+    );
+    describe_gauge!(
         "sluice_log_poisoned",
         "1 after a failed write or sync: restart needed"
     );
@@ -28,6 +44,11 @@ pub fn describe() {
     counter!("sluice_log_requests_total").absolute(0);
     counter!("sluice_log_bytes_total").absolute(0);
     gauge!("sluice_log_poisoned").set(0.0);
+    for reason in crate::spool::REASONS {
+        counter!("sluice_log_spooled_frames_total", "reason" => reason).absolute(0);
+    }
+    counter!("sluice_log_drained_frames_total").absolute(0);
+    gauge!("sluice_log_spool_backlog_frames").set(0.0);
 }
 
 pub(crate) fn frame_cut(requests: u32) {
@@ -46,4 +67,21 @@ pub(crate) fn backlog(bytes: u64) {
 
 pub(crate) fn poisoned() {
     gauge!("sluice_log_poisoned").set(1.0);
+}
+
+#[cfg(feature = "kafka")]
+pub(crate) fn producer_queue(topic: &str, bytes: u64) {
+    gauge!("sluice_log_producer_queue_bytes", "topic" => topic.to_owned()).set(bytes as f64);
+}
+
+pub(crate) fn spooled(reason: &'static str) {
+    counter!("sluice_log_spooled_frames_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn drained(frames: u64) {
+    counter!("sluice_log_drained_frames_total").increment(frames);
+}
+
+pub(crate) fn spool_backlog(frames: u64) {
+    gauge!("sluice_log_spool_backlog_frames").set(frames as f64);
 }

@@ -10,9 +10,11 @@
 //! panics nor recurses, whatever the bytes; a field's text is materialised only
 //! when it is asked for.
 
+pub mod evaluations;
 pub mod flags;
 pub mod health;
 mod json;
+mod tape;
 mod text;
 
 use thiserror::Error;

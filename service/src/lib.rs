@@ -42,3 +42,4 @@ pub mod config;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
+pub mod proxies;

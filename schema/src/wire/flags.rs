@@ -76,7 +76,7 @@ impl FlagStates {
 }
 
 fn value_text(value: Value<'_>) -> String {
-    let json = value.to_json().replace("\\u0000", "");
+    let json = value.to_json();
     if json.len() <= MAX_VALUE_BYTES {
         return json;
     }

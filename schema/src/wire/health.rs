@@ -6,6 +6,7 @@ use simd_json::Tape;
 
 use super::flags::FlagStates;
 use super::json::Value;
+use super::tape::{Fields, clean_text, fields, required_text, value_at};
 use super::text::clean;
 use super::{Refusal, Scratch};
 
@@ -141,9 +142,6 @@ struct KeptEvent {
     duration_ms: f64,
     fields: Fields<EVENT>,
 }
-
-/// Where each known member of an object begins on the tape; 0 where it is absent.
-type Fields<const N: usize> = [u32; N];
 
 const ENVELOPE: usize = 7;
 const PROJECT: usize = 0;
@@ -309,44 +307,6 @@ fn sample(tape: &Tape<'_>, fields: &Fields<EVENT>) -> Result<f64, Drop> {
         .ok_or(Drop::SampleDuration)
 }
 
-/// Where the members named `names` of the object at `at` begin; the last of
-/// duplicates, 0 for what is absent or null. `None` where it is no object.
-fn fields<const N: usize>(
-    tape: &Tape<'_>,
-    at: u32,
-    names: &[&'static str; N],
-) -> Option<Fields<N>> {
-    let members = Value::new(tape.0.get(at as usize..)?).as_object()?;
-    let mut fields = [0; N];
-    for (key, value) in members {
-        if let Some(index) = names.iter().position(|name| *name == key) {
-            fields[index] = if value.is_null() {
-                0
-            } else {
-                value.position(tape.0.len())
-            };
-        }
-    }
-    Some(fields)
-}
-
-fn value_at<'t>(tape: &'t Tape<'t>, at: u32) -> Option<Value<'t>> {
-    if at == 0 {
-        return None;
-    }
-    tape.0.get(at as usize..).map(Value::new)
-}
-
-fn required_text<'t>(tape: &'t Tape<'t>, at: u32, field: &'static str) -> Result<&'t str, Refusal> {
-    value_at(tape, at)
-        .ok_or(Refusal::Missing(field))?
-        .as_str()
-        .ok_or(Refusal::WrongType {
-            field,
-            expected: "a string",
-        })
-}
-
 impl HealthBatch<'_> {
     fn text(&self, at: usize, max_bytes: usize) -> Cow<'_, str> {
         clean_text(value_at(&self.tape, self.envelope[at]), max_bytes)
@@ -503,14 +463,6 @@ impl<'t> HealthEvent<'t> {
         self.value(FLAG_STATES)
             .map(FlagStates::read)
             .unwrap_or_default()
-    }
-}
-
-fn clean_text(value: Option<Value<'_>>, max_bytes: usize) -> Cow<'_, str> {
-    match value.map(Value::to_text) {
-        None => Cow::Borrowed(""),
-        Some(Cow::Borrowed(text)) => clean(text, max_bytes),
-        Some(Cow::Owned(text)) => Cow::Owned(clean(&text, max_bytes).into_owned()),
     }
 }
 

@@ -120,7 +120,7 @@ impl<'t> Value<'t> {
         hasher.finish128().as_u128()
     }
 
-    /// Compact JSON of this value, members in the order sent.
+    /// Compact JSON of this value, members in the order sent, without NULs.
     pub(super) fn to_json(self) -> String {
         let mut out = String::new();
         // What is left to close: how many children, and with which bracket.
@@ -185,31 +185,38 @@ fn write_node(node: &Node<'_>, out: &mut String) {
     }
 }
 
+/// Without NULs: Postgres stores none, and telemetry.md §2.5 removes them.
 fn write_string(text: &str, out: &mut String) {
+    let text = if text.contains('\0') {
+        Cow::Owned(text.replace('\0', ""))
+    } else {
+        Cow::Borrowed(text)
+    };
     // A string always serialises.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    out.push_str(&serde_json::to_string(&*text).unwrap_or_default());
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use serde_json::Value as Json;
+
     use super::*;
 
     fn any_json() -> impl Strategy<Value = serde_json::Value> {
-        use serde_json::Value as Json;
         let leaf = prop_oneof![
             Just(Json::Null),
             any::<bool>().prop_map(Json::from),
             any::<i64>().prop_map(Json::from),
             any::<u64>().prop_map(Json::from),
             (-1e9..1e9).prop_map(|f: f64| Json::from(f)),
-            ".{0,8}".prop_map(Json::from),
+            r"[^\x00\n]{0,8}".prop_map(Json::from),
         ];
         leaf.prop_recursive(4, 40, 6, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
-                proptest::collection::btree_map(".{0,4}", inner, 0..6)
+                proptest::collection::btree_map(r"[^\x00\n]{0,4}", inner, 0..6)
                     .prop_map(|m| Json::Object(m.into_iter().collect())),
             ]
         })
@@ -222,6 +229,16 @@ mod tests {
             let mut bytes = text.clone().into_bytes();
             let tape = simd_json::to_tape(&mut bytes).unwrap();
             prop_assert_eq!(Value::new(&tape.0).to_json(), text);
+        }
+
+        #[test]
+        fn a_nul_goes_and_its_escape_as_text_stays(around in r"[a\\\\u0]{0,6}") {
+            let with = format!("{around}\0{around}\\u0000");
+            let mut bytes = Json::from(&*with).to_string().into_bytes();
+            let tape = simd_json::to_tape(&mut bytes).unwrap();
+            let written = Value::new(&tape.0).to_json();
+            let read: String = serde_json::from_str(&written).unwrap();
+            prop_assert_eq!(read, format!("{around}{around}\\u0000"));
         }
 
         #[test]
