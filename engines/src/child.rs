@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::supervisor::{self, Charge};
 use crate::{EngineError, chdb, executable, file_error, files, occupancy};
 
-const ROLE: &str = "SLUICE_ENGINE_CHILD";
+pub(crate) const ROLE: &str = "SLUICE_ENGINE_CHILD";
 const POLL_EVERY: Duration = Duration::from_millis(10);
 /// What a child may take beyond its engine's time to stop.
 const LEEWAY: Duration = Duration::from_secs(2);
@@ -47,6 +47,10 @@ pub(crate) enum Work {
 /// Becomes an engine if this process was started to be one, and never returns
 /// then. Otherwise remembers that this executable can be an engine.
 pub fn run_child_if_asked() {
+    if let Some(error) = supervisor::become_charge_if_asked() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
     if let Some(role) = std::env::var_os(ROLE) {
         let code = match serde_json::from_slice(role.as_encoded_bytes()) {
             Ok(role) => become_child(&role),

@@ -1,8 +1,13 @@
 //! Runs a program and stops it when the starter is gone: the life of a child
 //! whose engine does not watch its starter itself.
+//!
+//! On Linux the program also ends when the supervisor itself is killed: it is
+//! started by way of a copy of our executable, which asks the system for that
+//! and then becomes it. A program started without that copy, because its user
+//! may not execute our file, is ended by the next start on its directory.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +15,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::child::ROLE;
 use crate::files;
+
+/// The charge that a copy of our executable is to become, and whose it is.
+const CHARGE: &str = "SLUICE_ENGINE_CHARGE";
+/// Our executable, also for users who may not enter the directory that it is in.
+const OURSELVES: &str = "/proc/self/exe";
 
 /// A program under supervision.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,22 +64,63 @@ pub(crate) fn run(charge: &Charge, pid_file: &Path) -> ExitCode {
     }
 }
 
-fn start(charge: &Charge) -> std::io::Result<Child> {
-    use std::os::unix::process::CommandExt;
+fn start(charge: &Charge) -> io::Result<Child> {
+    let with_us = (std::process::id(), charge);
+    let mut by_way_of_us = Command::new(OURSELVES);
+    by_way_of_us.env(CHARGE, serde_json::to_string(&with_us)?);
+    if cfg!(target_os = "linux")
+        && let Ok(started) = spawn(by_way_of_us, charge)
+    {
+        return Ok(started);
+    }
+    spawn(command_of(charge), charge)
+}
+
+fn command_of(charge: &Charge) -> Command {
     let mut command = Command::new(&charge.program);
-    command.args(&charge.arguments).stdin(Stdio::null());
+    command.args(&charge.arguments);
     command.envs(charge.environment.iter().cloned());
+    command.env_remove(ROLE).env_remove(CHARGE);
+    command
+}
+
+fn spawn(mut command: Command, charge: &Charge) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt;
     if let Some((uid, gid)) = charge.user {
         command.uid(uid).gid(gid);
     }
     // Where it starts must be a place that its user may enter.
-    command.current_dir("/").spawn()
+    command.stdin(Stdio::null()).current_dir("/").spawn()
+}
+
+/// Becomes a supervisor's program if this process was started for that, and
+/// returns only if it cannot.
+pub(crate) fn become_charge_if_asked() -> Option<io::Error> {
+    let text = std::env::var(CHARGE).ok()?;
+    Some(match serde_json::from_str::<(u32, Charge)>(&text) {
+        Ok((supervisor, charge)) => become_charge(supervisor, &charge),
+        Err(error) => error.into(),
+    })
+}
+
+fn become_charge(supervisor: u32, charge: &Charge) -> io::Error {
+    use std::os::unix::process::CommandExt;
+    #[cfg(target_os = "linux")]
+    if let Err(error) =
+        rustix::process::set_parent_process_death_signal(Signal::from_named_raw(charge.stop_signal))
+    {
+        return error.into();
+    }
+    if std::os::unix::process::parent_id() != supervisor {
+        return io::Error::other("the supervisor has ended already");
+    }
+    command_of(charge).exec()
 }
 
 /// Returns when every process that holds the other end of our standard input is gone.
 fn wait_for_end_of_input() {
     let mut byte = [0];
-    while !matches!(std::io::stdin().read(&mut byte), Ok(0) | Err(_)) {}
+    while !matches!(io::stdin().read(&mut byte), Ok(0) | Err(_)) {}
 }
 
 /// Ends the process of this supervisor's engine; the supervisor ends with it.

@@ -110,7 +110,9 @@ mod tests {
         credentials("first").write(dir.path()).unwrap();
         credentials("second").write(dir.path()).unwrap();
         assert_eq!(Credentials::kept_key(dir.path()).as_deref(), Some("second"));
-        let mode = fs::metadata(Credentials::path(dir.path())).unwrap().permissions();
+        let mode = fs::metadata(Credentials::path(dir.path()))
+            .unwrap()
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
     }
 }

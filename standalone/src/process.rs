@@ -30,7 +30,9 @@ const STOP_ENGINES: Duration = Duration::from_secs(40);
 /// # Errors
 /// Something that is needed from the start cannot be had; the text says what.
 pub(crate) fn run(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config))
 }
 

@@ -65,7 +65,10 @@ pub(crate) async fn prepare(
 ) -> Result<DemoCredentials, Box<dyn Error>> {
     let url = engines.postgres.url();
     let postgres = async {
-        let pool = PgPoolOptions::new().max_connections(1).connect(&url).await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect(&url)
+            .await?;
         MIGRATOR.run(&pool).await?;
         demo_project(&pool, data_dir).await
     };

@@ -177,15 +177,22 @@ async fn what_is_acknowledged_is_counted_once_also_through_kill_9() {
     let dir = directory();
     let sluice = Sluice::start(dir.path()).await;
     let key = sluice.text("apiKey");
-    let error = |message: &str| json!([{"type": "app_launch"}, {"type": "js_error", "message": message}]);
-    assert_eq!(sluice.report("device-1", error("first")).await, StatusCode::NO_CONTENT);
+    let error =
+        |message: &str| json!([{"type": "app_launch"}, {"type": "js_error", "message": message}]);
+    assert_eq!(
+        sluice.report("device-1", error("first")).await,
+        StatusCode::NO_CONTENT
+    );
     let seen = sluice
         .get_until("/v1/ota/observe/events", |answer| answer["total"] == 1)
         .await;
     assert_eq!(seen["events"][0]["eventMessage"], "first");
     sluice.until_errors(1).await;
 
-    assert_eq!(sluice.report("device-2", error("second")).await, StatusCode::NO_CONTENT);
+    assert_eq!(
+        sluice.report("device-2", error("second")).await,
+        StatusCode::NO_CONTENT
+    );
     sluice.kill();
     let sluice = Sluice::start(dir.path()).await;
     assert_eq!(sluice.text("apiKey"), key, "what was printed still works");
@@ -206,7 +213,10 @@ async fn a_dead_engine_is_started_again() {
         let victim = engine_process(sluice.child.id(), engine);
         kill_process(Pid::from_raw(victim as i32).unwrap(), Signal::KILL).unwrap();
         let message = json!([{"type": "js_error", "message": engine}]);
-        assert_eq!(sluice.report("device", message).await, StatusCode::NO_CONTENT);
+        assert_eq!(
+            sluice.report("device", message).await,
+            StatusCode::NO_CONTENT
+        );
         errors += 1;
         until_ready(&sluice).await;
         sluice.until_errors(errors).await;
@@ -222,7 +232,14 @@ async fn until_ready(sluice: &Sluice) {
         // Looked at after the death has been noticed: the first look may be too early to tell.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let request = Request::get(&url).body(Full::default()).unwrap();
-        if sluice.http.request(request).await.unwrap().status().is_success() {
+        if sluice
+            .http
+            .request(request)
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+        {
             return;
         }
         assert!(Instant::now() < deadline, "never ready again");
