@@ -53,6 +53,8 @@ pub fn read_policy(reader: &mut ConfigReader) -> Policy {
     let registration = reader.value("SLUICE_REGISTRATION", Registration::Open);
     Policy {
         close_registration: registration == Registration::Closed,
+        // Whether webhooks may be sent to addresses that are not public.
+        allow_private_webhooks: reader.value("SLUICE_WEBHOOKS_ALLOW_PRIVATE", false),
         ..Policy::default()
     }
 }

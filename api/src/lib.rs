@@ -68,6 +68,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(contexts::router())
         .merge(flag_admin::router())
         .merge(segments::router())
+        .merge(webhooks::router())
         .merge(insights::router());
     let device_facing = flags::router();
     http::assemble(management, device_facing).merge(flags::ofrep_router())

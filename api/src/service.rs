@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::Config;
-use crate::{ApiState, auth, segments};
+use crate::{ApiState, auth, segments, webhooks};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub fn state(config: &Config) -> Result<ApiState, sqlx::Error> {
 }
 
 /// All that goes on behind the routes, until it is dropped: migrates Postgres,
-/// tells whether it is there, purges what has expired.
+/// tells whether it is there, purges what has expired, delivers webhooks.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
@@ -34,7 +34,8 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         watch(&state.postgres, &postgres),
         purge(&state),
         flags.follow(),
-        segments::keep_estimating(&state)
+        segments::keep_estimating(&state),
+        webhooks::deliver_forever(&state)
     );
 }
 
@@ -62,10 +63,19 @@ async fn purge(state: &ApiState) {
     let mut ticks = interval(PURGE_EVERY);
     loop {
         ticks.tick().await;
-        match auth::store::purge_sessions(&state.postgres, state.clock.now()).await {
-            Ok(0) => {}
-            Ok(purged) => tracing::info!(purged, "removed expired sessions"),
-            Err(error) => tracing::warn!(%error, "cannot remove expired sessions"),
-        }
+        let (pool, now) = (&state.postgres, state.clock.now());
+        report(
+            "expired sessions",
+            auth::store::purge_sessions(pool, now).await,
+        );
+        report("old webhook deliveries", webhooks::purge(pool, now).await);
+    }
+}
+
+fn report(what: &str, purged: Result<u64, sqlx::Error>) {
+    match purged {
+        Ok(0) => {}
+        Ok(purged) => tracing::info!(purged, what, "removed what had expired"),
+        Err(error) => tracing::warn!(%error, what, "cannot remove what has expired"),
     }
 }

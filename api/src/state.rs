@@ -13,6 +13,8 @@ use crate::flags::{FlagLimits, Flags};
 pub struct Policy {
     /// Registration answers 403 once there is a user.
     pub close_registration: bool,
+    /// Webhooks may be sent to addresses that are not public.
+    pub allow_private_webhooks: bool,
     /// How often devices may call the anonymous flag routes.
     pub flag_limits: FlagLimits,
 }

@@ -7,6 +7,8 @@ use sqlx::PgConnection;
 use super::Event;
 
 /// Adds a delivery for each active webhook of the project that wants the event.
+/// None of them can be switched off in the meantime: that would leave a
+/// delivery behind that nobody sends.
 pub(crate) async fn enqueue(
     connection: &mut PgConnection,
     project: i64,
@@ -17,7 +19,8 @@ pub(crate) async fn enqueue(
     sqlx::query(
         "insert into webhook_deliveries (project_id, webhook_id, event, body, created_at, next_attempt_at)
          select project_id, id, $2, $3, $4, $4 from webhooks
-         where project_id = $1 and is_active and $2 = any (events)",
+         where project_id = $1 and is_active and $2 = any (events)
+         for share",
     )
     .bind(project)
     .bind(event.name())

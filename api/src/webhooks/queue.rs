@@ -1,0 +1,158 @@
+//! The outbox as a queue.
+//!
+//! A claim is a lease: a worker that dies leaves its deliveries to the others
+//! when the lease ends, so an event may arrive twice, but not never. An attempt
+//! whose outcome nobody wrote down is made again under its old number, so that
+//! each delivery has all the attempts it was promised.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+
+use super::schedule::Verdict;
+use super::sender::Outcome;
+use crate::change::Change;
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// Longer than an attempt can take.
+const LEASE: TimeDelta = TimeDelta::seconds(30);
+/// How many are sent to one webhook at once; a few more when two processes
+/// claim in the same instant.
+const MAX_PER_WEBHOOK: i64 = 4;
+/// How long settled deliveries are kept.
+const RETENTION: TimeDelta = TimeDelta::days(30);
+
+/// A delivery that is ours until the lease ends.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct Claimed {
+    pub(super) id: i64,
+    pub(super) project_id: i64,
+    pub(super) webhook_id: i64,
+    pub(super) event: String,
+    pub(super) body: String,
+    /// This attempt included.
+    pub(super) attempt: i32,
+    /// Tells this lease from others.
+    lease_end: DateTime<Utc>,
+    pub(super) url: String,
+    secret: Option<String>,
+    /// Present while it still signs.
+    previous_secret: Option<String>,
+}
+
+impl Claimed {
+    /// What signs, the newest first.
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        let both = self.secret.iter().chain(&self.previous_secret);
+        both.map(String::as_str).collect()
+    }
+}
+
+/// Takes due deliveries, the oldest first, but only a few per webhook.
+pub(super) async fn claim(pool: &PgPool, now: DateTime<Utc>, limit: usize) -> Result<Vec<Claimed>> {
+    sqlx::query_as(
+        "with busy as (
+             select webhook_id, count(*) as n from webhook_deliveries
+             where status = 'pending' and claimed_until > $1 group by webhook_id
+         ), queued as (
+             select d.id, coalesce(b.n, 0) + row_number() over (
+                        partition by d.webhook_id order by d.next_attempt_at, d.id) as place
+             from webhook_deliveries d left join busy b using (webhook_id)
+             where d.status = 'pending' and d.next_attempt_at <= $1
+               and (d.claimed_until is null or d.claimed_until <= $1)
+         ), due as (
+             select id from webhook_deliveries
+             where id in (select id from queued where place <= $3)
+               and status = 'pending' and (claimed_until is null or claimed_until <= $1)
+             order by next_attempt_at, id limit $2
+             for update skip locked
+         )
+         update webhook_deliveries d
+         set attempt = d.attempt + case when d.claimed_until is null then 1 else 0 end,
+             claimed_until = $4
+         from due, webhooks w
+         where d.id = due.id and w.id = d.webhook_id
+         returning d.id, d.project_id, d.webhook_id, d.event, d.body, d.attempt,
+                   d.claimed_until as lease_end,
+                   w.url, w.secret,
+                   case when w.previous_secret_until > $1 then w.previous_secret end as previous_secret",
+    )
+    .bind(now)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .bind(MAX_PER_WEBHOOK)
+    .bind(now + LEASE)
+    .fetch_all(pool)
+    .await
+}
+
+/// Writes down an outcome and ends the lease; false if it is no longer ours.
+pub(super) async fn record(
+    change: &mut Change,
+    claimed: &Claimed,
+    outcome: &Outcome,
+    verdict: Verdict,
+) -> Result<bool> {
+    let (status, next_attempt_at) = match verdict {
+        Verdict::Delivered => ("success", None),
+        Verdict::Retry(pause) => ("pending", Some(change.at() + pause)),
+        Verdict::GivenUp => ("failed", None),
+    };
+    let done = sqlx::query(
+        "update webhook_deliveries
+         set status = $4, http_status = $5, response_body = $6, error_message = $7,
+             next_attempt_at = $8, completed_at = $9, claimed_until = null
+         where project_id = $1 and id = $2 and claimed_until = $3 and status = 'pending'",
+    )
+    .bind(change.project())
+    .bind(claimed.id)
+    .bind(claimed.lease_end)
+    .bind(status)
+    .bind(outcome.http_status)
+    .bind(&outcome.response_body)
+    .bind(&outcome.error)
+    .bind(next_attempt_at)
+    .bind(next_attempt_at.is_none().then(|| change.at()))
+    .execute(change.connection())
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Since when the webhook has failed without a success in between, this
+/// outcome included.
+pub(super) async fn note_health(
+    change: &mut Change,
+    webhook: i64,
+    outcome: &Outcome,
+) -> Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar(
+        "update webhooks
+         set failing_since = case when $3 then coalesce(failing_since, $4) end
+         where project_id = $1 and id = $2 returning failing_since",
+    )
+    .bind(change.project())
+    .bind(webhook)
+    .bind(outcome.error.is_some())
+    .bind(change.at())
+    .fetch_one(change.connection())
+    .await
+}
+
+pub(super) async fn deactivate(change: &mut Change, webhook: i64) -> Result<()> {
+    sqlx::query("update webhooks set is_active = false where project_id = $1 and id = $2")
+        .bind(change.project())
+        .bind(webhook)
+        .execute(change.connection())
+        .await?;
+    Ok(())
+}
+
+/// Removes settled deliveries of long ago; how many.
+pub(crate) async fn purge(pool: &PgPool, now: DateTime<Utc>) -> Result<u64> {
+    let delete =
+        sqlx::query("delete from webhook_deliveries where created_at < $1 and status <> 'pending'");
+    Ok(delete
+        .bind(now - RETENTION)
+        .execute(pool)
+        .await?
+        .rows_affected())
+}
