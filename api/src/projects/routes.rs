@@ -82,11 +82,11 @@ pub(super) async fn delete(
     if store::is_last_of(change.connection(), user.id).await? {
         return Err(ApiError::conflict("your last project cannot be deleted"));
     }
-    if !store::delete(change.connection(), project).await? {
-        return Err(ApiError::not_found("project"));
-    }
+    let name = store::delete(change.connection(), project).await?;
+    let name = name.ok_or_else(|| ApiError::not_found("project"))?;
+    let details = json!({ "name": name, "slug": slug });
     change
-        .audit(Action::PROJECT_DELETED, project.0, json!({ "slug": slug }))
+        .audit(Action::PROJECT_DELETED, project.0, details)
         .await?;
     change.commit().await?;
     Ok(StatusCode::NO_CONTENT)

@@ -126,14 +126,14 @@ pub(super) async fn is_last_of(
     Ok(projects.len() <= 1)
 }
 
-/// Deletes the project with all it owns; false if it was gone already.
+/// Deletes the project with all it owns; its name, unless it was gone already.
 ///
 /// Cascades run in no promised order, so what others refer to without a cascade
 /// goes last: stored files after builds and updates.
 pub(super) async fn delete(
     connection: &mut PgConnection,
     project: ProjectId,
-) -> Result<bool, sqlx::Error> {
+) -> Result<Option<String>, sqlx::Error> {
     for statement in [
         "delete from updates where project_id = $1",
         "delete from builds where project_id = $1",
@@ -147,11 +147,8 @@ pub(super) async fn delete(
             .execute(&mut *connection)
             .await?;
     }
-    let deleted = sqlx::query("delete from projects where id = $1");
-    Ok(deleted
+    sqlx::query_scalar("delete from projects where id = $1 returning name")
         .bind(project.0)
-        .execute(connection)
-        .await?
-        .rows_affected()
-        == 1)
+        .fetch_optional(connection)
+        .await
 }

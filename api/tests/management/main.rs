@@ -4,7 +4,17 @@
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
+mod audiences;
+mod every_route;
+mod flag_rules;
+mod flags;
+mod projects;
 mod receiver;
+mod releases_config;
+mod table;
+mod together;
 mod webhook_deliveries;
 mod webhook_routes;
+mod webhook_workers;
 mod world;
