@@ -230,7 +230,7 @@ CREATE TABLE IF NOT EXISTS perf_hours
     metric LowCardinality(String),
     n SimpleAggregateFunction(sum, UInt64) CODEC(T64, ZSTD(1)),
     samples AggregateFunction(groupArray(1001), Float64) CODEC(ZSTD(1)),
-    sketch AggregateFunction(quantilesGK(400, 0.5, 0.95, 0.99), Float64) CODEC(ZSTD(1))
+    sketch AggregateFunction(quantilesTDigest(0.5, 0.95, 0.99), Float64) CODEC(ZSTD(1))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -242,7 +242,7 @@ SETTINGS non_replicated_deduplication_window = 100000, ttl_only_drop_parts = 1,
 CREATE MATERIALIZED VIEW IF NOT EXISTS perf_hours_mv TO perf_hours AS
 SELECT toStartOfHour(received_at) AS hour, project_id, channel, platform, runtime_version,
     name AS metric, count() AS n, groupArrayState(1001)(duration_ms) AS samples,
-    quantilesGKState(400, 0.5, 0.95, 0.99)(duration_ms) AS sketch
+    quantilesTDigestState(0.5, 0.95, 0.99)(duration_ms) AS sketch
 FROM health_events
 WHERE type = 'perf_sample'
 GROUP BY hour, project_id, channel, platform, runtime_version, metric;

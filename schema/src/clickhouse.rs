@@ -4,6 +4,7 @@
 //! short is simply run again. Tables are named without their database, which
 //! the connection chooses. A migration that has been released never changes.
 
+pub mod folds;
 pub mod ledger;
 
 /// One step.
