@@ -16,6 +16,11 @@
 -- each. Else empty.
 ALTER TABLE folds ADD COLUMN IF NOT EXISTS parts Array(Tuple(UInt32, UInt64));
 
+-- What the writer says here, too, must outlive the log's knowledge of it.
+ALTER TABLE folds MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+
+ALTER TABLE flag_maps MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- A day outlives its hours.
 ALTER TABLE folds MODIFY TTL slot + INTERVAL 25 MONTH DELETE;
 

@@ -69,7 +69,7 @@ mod tests {
         for (migration, number) in MIGRATIONS.iter().zip(1..) {
             assert_eq!(migration.number, number);
             for statement in migration.statements() {
-                let idempotent = ["IF NOT EXISTS", "MODIFY TTL"];
+                let idempotent = ["IF NOT EXISTS", "MODIFY TTL", "MODIFY SETTING"];
                 assert!(
                     idempotent.iter().any(|words| statement.contains(words)),
                     "{statement}"

@@ -148,9 +148,10 @@ pub fn gate_rows() -> String {
     let columns = "L, J, C, S, E, EJ, EC, H, U, UE, UJ, UC";
     let devices = devices(16, true);
     let of = "project_id = {p:UInt64}";
+    let first_hour = "toDateTime(intDiv({from_us:Int64} + 3599999999, 3600000000) * 3600, 'UTC')";
     format!(
         "SELECT {columns} FROM hourly WHERE {of} AND update_uuid IN {{updates:Array(String)}} \
-         AND toUnixTimestamp64Micro(toDateTime64(hour, 6)) >= {{from_us:Int64}} \
+         AND hour >= {first_hour} \
          AND ver IN {{vers:Array(UInt64)}} \
          UNION ALL SELECT {columns} FROM (SELECT {SUMS}, {devices} \
          FROM (SELECT hour, slice, device, {DEVICE_HOUR} FROM device_hours WHERE {of} \
@@ -162,7 +163,7 @@ pub fn gate_rows() -> String {
          sumIf(count, type = 'crash') AS c, least(greatest(l, 1), 10000) AS s FROM health_events \
          WHERE {of} AND type != 'perf_sample' \
          AND received_at >= fromUnixTimestamp64Micro({{from_us:Int64}}, 'UTC') \
-         AND received_at < toDateTime(intDiv({{from_us:Int64}} + 3599999999, 3600000000) * 3600, 'UTC') \
+         AND received_at < {first_hour} \
          AND lowerUTF8(update_uuid) IN {{updates:Array(String)}} GROUP BY slice, device))"
     )
 }
