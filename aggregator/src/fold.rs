@@ -32,7 +32,7 @@ const OWNER_EVERY: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Bits of a version that are random, so that two attempts never share one.
-const RANDOM_BITS: u64 = 0x3ff;
+const RANDOM_BITS: u64 = 0xffff;
 
 /// When to take the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,12 +177,13 @@ impl Folder {
     }
 }
 
-/// A version for an attempt that begins at `at_us`: unique, and newer than what
-/// it replaces even where a clock has gone back.
+/// A version for an attempt that begins at `at_us`: unique, not later than that,
+/// and newer than what it replaces even where a clock has gone back.
 fn version(at_us: u64, replaces: Option<&Fold>) -> u64 {
+    let before = (at_us & !RANDOM_BITS).saturating_sub(RANDOM_BITS + 1);
     let after = replaces.map_or(0, |fold| (fold.ver | RANDOM_BITS) + 1);
     let random = FrameId::new().0.as_u128() as u64;
-    (at_us.max(after) & !RANDOM_BITS) | (random & RANDOM_BITS)
+    before.max(after) | (random & RANDOM_BITS)
 }
 
 fn plain(ver: u64) -> Fold {
@@ -233,7 +234,7 @@ mod tests {
     fn a_version_is_about_its_time_and_newer_than_what_it_replaces() {
         let replaced = |ver| Fold { ver, parts: vec![] };
         let ver = version(5_000_000, None);
-        assert!(ver.abs_diff(5_000_000) <= RANDOM_BITS);
+        assert!((4_800_000..5_000_000).contains(&ver));
         assert!(
             version(5_000_000, Some(&replaced(ver))) > ver,
             "the same moment"

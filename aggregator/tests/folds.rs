@@ -363,11 +363,9 @@ async fn what_is_folded_is_what_the_metrics_say() {
         let wide = [history::over_cap(from)];
         frames.push(frame_of(FrameId::new(), &project, hour_us(2) + 5, &wide));
     }
-    frames
-        .iter()
-        .for_each(|frame| {
-            append(&logs.health, frame.clone());
-        });
+    frames.iter().for_each(|frame| {
+        append(&logs.health, frame.clone());
+    });
     let mut running = start(&logs, &client, &[]);
     running.caught_up().await;
     running.stop().await;

@@ -80,7 +80,8 @@ impl Kind {
 /// A fold that counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
-    /// Its version: microseconds since 1970 of its start, but for the last ten bits.
+    /// Its version: microseconds since 1970 of its start, or a little before; the
+    /// last sixteen bits are random.
     pub ver: u64,
     /// Of a day: its hours (seconds since 1970) and the version of each. Else empty.
     pub parts: Vec<(u32, u64)>,
