@@ -66,7 +66,7 @@ fn body(random: &mut Random) -> Vec<u8> {
     // Devices of a few have a client that sends no flags with launches.
     let old_client = random.chance(8);
     let mut flags = flags(random);
-    let events: Vec<Value> = (0..1 + random.below(5))
+    let events: Vec<Value> = (0..=random.below(5))
         .map(|_| {
             if random.chance(10) {
                 flags = self::flags(random);
