@@ -5,7 +5,8 @@
 //! ([`rows`]), cuts [`batch`]es and encodes them as Native blocks ([`native`]).
 //! A batch is sent ([`send`]) until ClickHouse has acknowledged it in the raw
 //! table and in every view, under a token that names its place in the log;
-//! then the position is committed.
+//! then the position is committed. Beside that one aggregator folds what is
+//! stored into the tables that reads use ([`fold`]).
 //!
 //! What always holds: each accepted event ends in exactly one counted outcome;
 //! whatever is killed at whatever moment, each event is counted once
@@ -22,6 +23,7 @@ mod context;
 pub mod dead_letter;
 mod driver;
 pub mod flag_maps;
+pub mod fold;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
@@ -48,6 +50,8 @@ use crate::caps::Caps;
 use crate::context::Context;
 use crate::dead_letter::DeadLetterOffice;
 use crate::driver::Driver;
+use crate::fold::Folder;
+use crate::fold::store::FoldStore;
 use crate::progress::{Progress, ProgressBoard};
 use crate::projects::ProjectDirectory;
 use crate::store::Store;
@@ -106,8 +110,11 @@ impl Aggregator {
     /// Runs until `stop`, then finishes what is in flight.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AggregatorError> {
         let reader = self.parts.log.reader(GROUP)?;
+        let source = format!("health@{}", reader.incarnation());
+        let folds = FoldStore::new(self.parts.clickhouse.clone());
+        let folder = Folder::new(folds, source.clone(), self.parts.log.partitions());
         let context = Arc::new(Context {
-            source: format!("health@{}", reader.incarnation()).into(),
+            source: source.into(),
             store: Store::new(self.parts.clickhouse),
             projects: self.parts.projects,
             dead_letters: DeadLetterOffice::new(self.parts.dead_letters),
@@ -116,6 +123,10 @@ impl Aggregator {
             caps: Mutex::new(Caps::default()),
         });
         let watermarks = tokio::spawn(store_watermarks(Arc::clone(&context), stop.clone()));
+        let folds = tokio::spawn({
+            let (context, stop) = (Arc::clone(&context), stop.clone());
+            async move { folder.run(&context.progress, stop).await }
+        });
         let driver = Driver::new(
             context,
             self.parts.log,
@@ -125,8 +136,8 @@ impl Aggregator {
         );
         let ended = tokio::task::spawn_blocking(|| driver.run()).await;
         stop.cancel();
-        // It ends with the token; a panic in it has been reported.
-        let _ = watermarks.await;
+        // They end with the token; a panic in them has been reported.
+        let _ = tokio::join!(watermarks, folds);
         ended.unwrap_or_else(|e| Err(AggregatorError::Worker(e.to_string())))
     }
 }

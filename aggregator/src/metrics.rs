@@ -20,6 +20,9 @@ const LATE_HOURS: &str = "sluice_aggregator_late_hours_total";
 const OVER_CAP: &str = "sluice_aggregator_over_cap_total";
 const PAST_RATES: &str = "sluice_aggregator_rows_past_rates_total";
 const LETTERS_LOST: &str = "sluice_aggregator_letters_lost_total";
+const FOLD_SECONDS: &str = "sluice_aggregator_fold_seconds";
+const FOLDED_BEHIND: &str = "sluice_aggregator_folded_behind_seconds";
+const UNKNOWN_MAPS: &str = "sluice_aggregator_unknown_flag_maps";
 const LAG: &str = "sluice_aggregator_lag_records";
 
 /// What became of events, counted once their batch is acknowledged.
@@ -86,6 +89,16 @@ pub fn describe() {
         LETTERS_LOST,
         "Dead letters that their full log did not take"
     );
+    describe_histogram!(FOLD_SECONDS, Unit::Seconds, "Duration of folds, by kind");
+    describe_histogram!(
+        FOLDED_BEHIND,
+        Unit::Seconds,
+        "From receipt to being in the tables that reads use, at each advance"
+    );
+    describe_gauge!(
+        UNKNOWN_MAPS,
+        "Flag maps of the last day's folds that the dictionary does not have"
+    );
     describe_gauge!(LAG, "Records not read yet, by partition");
     count_outcomes(&Outcomes::default());
     gap(0);
@@ -133,6 +146,31 @@ pub(crate) fn past_rates(rows: usize) {
 
 pub(crate) fn letter_lost() {
     counter!(LETTERS_LOST).increment(1);
+}
+
+/// What was folded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FoldKind {
+    Open,
+    Hour,
+    Day,
+}
+
+pub(crate) fn folded(kind: FoldKind, took: Duration) {
+    let kind = match kind {
+        FoldKind::Open => "open",
+        FoldKind::Hour => "hour",
+        FoldKind::Day => "day",
+    };
+    histogram!(FOLD_SECONDS, "kind" => kind).record(took.as_secs_f64());
+}
+
+pub(crate) fn folded_behind(behind: Duration) {
+    histogram!(FOLDED_BEHIND).record(behind.as_secs_f64());
+}
+
+pub(crate) fn unknown_maps(maps: u64) {
+    gauge!(UNKNOWN_MAPS).set(maps as f64);
 }
 
 pub(crate) fn lag(partition: u32, records: u64) {

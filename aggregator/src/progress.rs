@@ -57,6 +57,11 @@ impl ProgressBoard {
         known.map(|(p, mark)| (*p, mark.aggregated_us)).collect()
     }
 
+    /// Whether the partition is this process's.
+    pub(crate) fn owns(&self, partition: Partition) -> bool {
+        self.lock().contains_key(&partition)
+    }
+
     /// The partition is this process's from now on.
     pub(crate) fn assigned(&self, partition: Partition) {
         self.lock().insert(partition, Mark::default());
@@ -117,11 +122,13 @@ mod tests {
         let board = ProgressBoard::default();
         board.assigned(0);
         board.assigned(1);
+        assert!(board.owns(1) && !board.owns(2));
         board.caught_up(0, 5);
         assert_eq!(board.subscribe().borrow().caught_up_us, 0);
         board.caught_up(1, 7);
         assert_eq!(board.subscribe().borrow().caught_up_us, 5);
         board.revoked(0);
+        assert!(!board.owns(0));
         board.caught_up(1, 9);
         assert_eq!(board.subscribe().borrow().caught_up_us, 9);
     }

@@ -18,9 +18,7 @@ use crate::native::{BlockEncoder, Key, LowCardinality, Maps, Strings};
 
 /// The name that stands for all custom names over the cap (telemetry.md §7).
 pub const OTHER_NAME: &str = "__other__";
-/// The id that stands for all flag maps over the cap. It is never in the
-/// dictionary, so its rows are in no flag slice.
-pub const OVERFLOW_MAP: u64 = u64::MAX;
+pub use sluice_schema::clickhouse::folds::OVERFLOW_MAP;
 
 const COLUMNS: usize = 26;
 /// Microseconds of an hour.

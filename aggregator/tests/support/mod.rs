@@ -8,6 +8,8 @@
 )]
 
 pub mod group;
+pub mod history;
+pub mod oracle;
 
 use std::collections::HashMap;
 use std::path::Path;
