@@ -50,7 +50,7 @@ async fn every_request_and_every_event_is_counted_once() {
     read_to_end(&mut stream).await;
 
     let text = registry.render();
-    let requests = |labels| sum(&text, "sluice_ingest_requests_total", labels);
+    let requests = |labels: &str| sum(&text, "sluice_ingest_requests_total", labels);
     assert_eq!(requests(""), 6);
     for outcome in [
         "accepted",
@@ -62,11 +62,11 @@ async fn every_request_and_every_event_is_counted_once() {
         let label = format!("outcome=\"{outcome}\"");
         assert_eq!(requests(&label), 1, "{outcome}");
     }
-    let events = |labels| sum(&text, "sluice_ingest_events_total", labels);
+    let events = |labels: &str| sum(&text, "sluice_ingest_events_total", labels);
     assert_eq!(events("outcome=\"accepted\""), 1);
     // All of the batch whose project nobody knows.
     assert_eq!(events("outcome=\"refused\""), 3);
-    let dropped = |labels| sum(&text, "sluice_ingest_events_dropped_total", labels);
+    let dropped = |labels: &str| sum(&text, "sluice_ingest_events_dropped_total", labels);
     assert_eq!(dropped("reason=\"unknown_type\""), 1);
     assert_eq!(dropped("reason=\"non_positive_count\""), 1);
     assert_eq!(dropped(""), 2);

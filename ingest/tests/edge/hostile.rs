@@ -152,8 +152,12 @@ async fn hostile_bodies_have_documented_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_are_bounded() {
     let world = World::start(Setting::default()).await;
-    let long = Request::new("GET", "/").with("X-Long", &"a".repeat(150_000));
-    assert_eq!(world.send(long).await.status, 431);
+    let long = Request::new("GET", "/").with("X-Long", &"a".repeat(300_000));
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    // It may be cut off before it has said everything, and then before it reads.
+    let _ = stream.write_all(&long.bytes()).await;
+    let answer = Reply::parse(&read_to_end(&mut stream).await);
+    assert!(answer.is_none_or(|reply| reply.status == 431));
     let many = (0..200).fold(Request::new("GET", "/"), |request, n| {
         request.with(&format!("X-{n}"), "a")
     });
