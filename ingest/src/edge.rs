@@ -231,23 +231,21 @@ impl Edge {
 
     /// Without a `caller` it is a health body, which names its own project.
     fn decode(&self, caller: Option<ProjectId>, payload: &Bytes) -> Result<Decoded, Outcome> {
-        SCRATCH.with_borrow_mut(|scratch| match caller {
-            Some(project) => {
+        SCRATCH.with_borrow_mut(|scratch| {
+            if let Some(project) = caller {
                 let batch = evaluations::decode(payload, scratch)?;
-                Ok(Decoded {
+                return Ok(Decoded {
                     project: Named::Known(project),
                     events: Events::of_evaluations(&batch),
                     empty: batch.is_empty(),
-                })
+                });
             }
-            None => {
-                let batch = health::decode(payload, scratch)?;
-                Ok(Decoded {
-                    project: self.name(batch.project())?,
-                    events: Events::of_health(&batch),
-                    empty: batch.kept() == 0,
-                })
-            }
+            let batch = health::decode(payload, scratch)?;
+            Ok(Decoded {
+                project: self.name(batch.project())?,
+                events: Events::of_health(&batch),
+                empty: batch.kept() == 0,
+            })
         })
     }
 

@@ -34,6 +34,8 @@ mod rates;
 mod respond;
 mod route;
 mod serve;
+#[cfg(feature = "kafka")]
+pub mod service;
 
 pub use edge::{Edge, Limits, Parts};
 pub use phase::Timeouts;

@@ -29,7 +29,7 @@ use crate::phase::{Phase, Phases, Timed};
 use crate::respond;
 use crate::route::Route;
 
-/// Largest head, and largest piece of a body that is read at once, in bytes.
+/// Bytes that are read at once; a head that has not ended after about as many is refused.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 /// A pause after a failed accept, most likely for want of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -154,6 +154,8 @@ async fn connection<R: Rest>(
     });
     let http = http1::Builder::new()
         .header_read_timeout(None)
+        // A crashing app sends its last words and is gone: they count all the same.
+        .half_close(true)
         .max_buf_size(MAX_BUFFER_BYTES)
         .pipeline_flush(true)
         .serve_connection(io, service);
