@@ -1,10 +1,117 @@
-//! Insights, telemetry and observe: reads of what devices reported.
+//! What devices reported, as people read it (telemetry.md §5): telemetry, flag
+//! health and observe.
+//!
+//! # The path of a read
+//!
+//! 1. [`query`] reads the parameters; an area's model makes a question of them
+//!    and of the clock.
+//! 2. [`folds`] says what is folded, as of a second ago at most. It also is how
+//!    a request notices within 2 s that ClickHouse is away.
+//! 3. [`answers`] has the answer, or lets one request ask the area's store,
+//!    which asks ClickHouse within the limits of [`reader`].
+//! 4. Rates are made of sums by [`metrics`], at the very end: what is stored,
+//!    merged and filtered are sums.
 
+mod answers;
+mod flag_health;
+mod folds;
+mod metrics;
+mod observe;
+mod performance;
+mod query;
+mod reader;
+mod stored;
+mod timeseries;
+mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use moka::sync::Cache;
+use sluice_schema::id::ProjectId;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::ApiState;
+use crate::error::ApiResult;
+use answers::Answers;
+use folds::{Folds, Snapshot};
+use reader::{Reader, Statement};
+
+/// Answers of one kind in memory, and for how long; there may be none newer for hours.
+const FOLDED: (u64, Duration) = (1_000, Duration::from_mins(1));
+/// The same of answers that only live until the next look at the ledger; pages are large.
+const FRESH: (u64, Duration) = (100, Duration::from_secs(2));
+/// Projects whose first data was seen, in memory.
+const MAX_PROJECTS: u64 = 100_000;
 
 /// Routes of this area, relative to the base path; merged by the crate root.
 pub(crate) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
+        .routes(routes!(timeseries::routes::get))
+        .routes(routes!(observe::routes::events))
+        .routes(routes!(performance::routes::get))
+        .routes(routes!(flag_health::routes::impacts))
+        .routes(routes!(flag_health::routes::health))
+}
+
+/// What reads share: a way to ask, and what was answered.
+pub(crate) struct Shared {
+    reader: Reader,
+    folds: Folds,
+    timeseries: Answers<timeseries::model::Question, timeseries::model::Data>,
+    performance: Answers<performance::model::Question, Vec<performance::model::Metric>>,
+    flag_health: Answers<flag_health::model::Question, flag_health::model::Slices>,
+    observed: Answers<observe::model::Question, observe::model::Observed>,
+    with_data: Cache<ProjectId, ()>,
+}
+
+/// What reads share. Cloning it shares it.
+pub(crate) type Insights = Arc<Shared>;
+
+impl Shared {
+    pub(crate) fn new(clickhouse: clickhouse::Client) -> Insights {
+        let reader = Reader::new(clickhouse);
+        Arc::new(Self {
+            folds: Folds::new(reader.clone()),
+            reader,
+            timeseries: Answers::new(FOLDED.0, FOLDED.1),
+            performance: Answers::new(FRESH.0, FRESH.1),
+            flag_health: Answers::new(FOLDED.0, FOLDED.1),
+            observed: Answers::new(FRESH.0, FRESH.1),
+            with_data: Cache::new(MAX_PROJECTS),
+        })
+    }
+
+    /// Up to which receipt all of a project is folded; none before its first event.
+    async fn last_updated(
+        &self,
+        project: ProjectId,
+        folds: &Snapshot,
+    ) -> ApiResult<Option<DateTime<Utc>>> {
+        if folds.folded_until.is_none() || !self.has_data(project).await? {
+            return Ok(None);
+        }
+        Ok(folds.folded_until)
+    }
+
+    async fn has_data(&self, project: ProjectId) -> ApiResult<bool> {
+        if self.with_data.contains_key(&project) {
+            return Ok(true);
+        }
+        let tables = ["daily", "hourly", "hourly_now", "perf_hours"].map(|table| {
+            let rows = format!("(SELECT 1 FROM {table} WHERE project_id = ? LIMIT 1)");
+            Statement::default().with(&rows, project.0)
+        });
+        let any = Statement::join(tables, " UNION ALL ");
+        let any = Statement::new("SELECT count() FROM (")
+            .append(any)
+            .push(")");
+        let found: u64 = self.reader.row(any).await?;
+        if found > 0 {
+            self.with_data.insert(project, ());
+        }
+        Ok(found > 0)
+    }
 }

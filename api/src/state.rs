@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
+use crate::insights::{self, Insights};
 
 /// Choices of the operator that handlers follow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct ApiState {
     pub policy: Policy,
     /// Flags as devices see them, in memory.
     pub flags: Flags,
+    /// Reads of what devices reported, and what was answered of late.
+    pub(crate) insights: Insights,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -42,6 +45,7 @@ impl ApiState {
         Self {
             flags: Flags::new(postgres.clone(), policy.flag_limits),
             postgres,
+            insights: insights::Shared::new(clickhouse.clone()),
             clickhouse,
             clock: Clock::system(),
             policy,

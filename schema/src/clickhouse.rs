@@ -38,6 +38,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "folds",
         sql: include_str!("../clickhouse/0002_folds.sql"),
     },
+    Migration {
+        number: 3,
+        name: "event_hours",
+        sql: include_str!("../clickhouse/0003_event_hours.sql"),
+    },
 ];
 
 /// Newest inserts whose tokens each table remembers that gets rows by insert.

@@ -1,0 +1,7 @@
+//! Single events, and groups of them (telemetry.md §5.10), from the raw table.
+
+pub(super) mod model;
+mod paging;
+mod question;
+pub(super) mod routes;
+mod store;

@@ -1,0 +1,259 @@
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::insights::metrics::{Percent, Sums};
+use crate::insights::query::Whole;
+use crate::insights::window::Window;
+
+const DEFAULT_DAYS: i64 = 14;
+const MAX_DAYS: i64 = 90;
+const MAX_DAYS_BY_HOUR: i64 = 7;
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(crate) struct TimeseriesQuery {
+    /// So many UTC dates, the last of which is today; nearest of 1 to 90. Also `period=14d`.
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 90, default = 14)]
+    pub(super) days: Option<Whole>,
+    /// `day` or `hour`; by the hour at most 7 days.
+    #[param(default = "day")]
+    pub(super) bucket: Option<String>,
+    /// Exactly this channel.
+    pub(super) channel: Option<String>,
+    /// Exactly this platform.
+    pub(super) platform: Option<String>,
+    /// Only events of devices that hold this flag. Also `flagKey`.
+    pub(super) flag_key: Option<String>,
+}
+
+/// Length of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::insights) enum Bucket {
+    Day,
+    Hour,
+}
+
+impl Bucket {
+    fn length(self) -> TimeDelta {
+        match self {
+            Self::Day => TimeDelta::days(1),
+            Self::Hour => TimeDelta::hours(1),
+        }
+    }
+}
+
+/// What is asked of the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::insights) struct Question {
+    pub(super) window: Window,
+    pub(super) bucket: Bucket,
+    pub(super) filter: Filter,
+}
+
+/// Which events count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Filter {
+    pub(super) channel: Option<String>,
+    pub(super) platform: Option<String>,
+    pub(super) flag_key: Option<String>,
+}
+
+impl Question {
+    pub(super) fn new(query: TimeseriesQuery, now: DateTime<Utc>) -> Self {
+        let bucket = match query.bucket.as_deref() {
+            Some("hour") => Bucket::Hour,
+            _ => Bucket::Day,
+        };
+        let most = match bucket {
+            Bucket::Day => MAX_DAYS,
+            Bucket::Hour => MAX_DAYS_BY_HOUR,
+        };
+        let default = DEFAULT_DAYS.min(most);
+        let days = Whole::clamped(query.days, default, 1, most);
+        Self {
+            window: Self::window(bucket, days, now),
+            bucket,
+            filter: Filter {
+                channel: query.channel,
+                platform: query.platform,
+                flag_key: query.flag_key,
+            },
+        }
+    }
+
+    /// Whole days; by the hour, today ends with the running hour.
+    fn window(bucket: Bucket, days: i64, now: DateTime<Utc>) -> Window {
+        let window = Window::days(now, days);
+        match bucket {
+            Bucket::Day => window,
+            Bucket::Hour => Window {
+                to: Window::hours(now, 1).to,
+                ..window
+            },
+        }
+    }
+
+    /// The same of all events, if this is of some.
+    pub(super) fn unfiltered(&self) -> Option<Self> {
+        let all = Self {
+            filter: Filter::default(),
+            ..self.clone()
+        };
+        (all != *self).then_some(all)
+    }
+
+    /// A point for each bucket of the window.
+    pub(super) fn points(&self, data: &Data) -> Vec<Point> {
+        let starts = std::iter::successors(Some(self.window.from), |at| {
+            Some(*at + self.bucket.length())
+        });
+        let starts = starts.take_while(|at| *at < self.window.to);
+        starts.map(|at| Point::new(at, data)).collect()
+    }
+}
+
+/// What the store has, by bucket (start in seconds since 1970).
+#[derive(Debug, Default)]
+pub(in crate::insights) struct Data {
+    /// Sums of events and distinct devices.
+    pub(super) events: HashMap<i64, (Sums, u64)>,
+    /// Evaluations of flags.
+    pub(super) flag_evals: HashMap<i64, u64>,
+    /// Distinct (device, update) first served.
+    pub(super) updates: HashMap<i64, u64>,
+}
+
+impl Data {
+    /// Whether there were neither events nor evaluations nor downloads.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.flag_evals.is_empty() && self.updates.is_empty()
+    }
+}
+
+/// A bucket.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Point {
+    /// UTC date of the bucket.
+    date: NaiveDate,
+    /// Start of the bucket.
+    bucket_time: DateTime<Utc>,
+    /// Percent of sessions with an error or a crash.
+    #[schema(value_type = f64)]
+    error_rate: Percent,
+    /// Percent of sessions without a crash.
+    #[schema(value_type = f64)]
+    crash_free: Percent,
+    /// Evaluations of flags.
+    flag_evals: u64,
+    /// Distinct (device, update) first served.
+    updates: u64,
+    /// Distinct devices.
+    devices: u64,
+    /// JS errors that were not crashes.
+    errors: u64,
+    /// Crashes.
+    crashes: u64,
+    /// Launches.
+    launches: u64,
+    /// Sessions, the base of the rates.
+    sessions: u64,
+    /// (Device, hour) pairs with events.
+    device_hours: u64,
+}
+
+impl Point {
+    fn new(at: DateTime<Utc>, data: &Data) -> Self {
+        let bucket = at.timestamp();
+        let (sums, devices) = data.events.get(&bucket).copied().unwrap_or_default();
+        let number = |of: &HashMap<i64, u64>| of.get(&bucket).copied().unwrap_or_default();
+        Self {
+            date: at.date_naive(),
+            bucket_time: at,
+            error_rate: sums.error_rate(),
+            crash_free: sums.crash_free(),
+            flag_evals: number(&data.flag_evals),
+            updates: number(&data.updates),
+            devices,
+            errors: sums.js_errors,
+            crashes: sums.crashes,
+            launches: sums.launches,
+            sessions: sums.sessions,
+            device_hours: sums.device_hours,
+        }
+    }
+}
+
+/// A point for each bucket.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Timeseries {
+    /// Ascending; empty if the project has no data in the window.
+    pub(super) data: Vec<Point>,
+    /// Up to which receipt everything is counted.
+    pub(super) last_updated_at: Option<DateTime<Utc>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn question(days: i64, bucket: &str, now_s: i64) -> Question {
+        let query = TimeseriesQuery {
+            days: Some(Whole(days)),
+            bucket: Some(bucket.to_owned()),
+            ..TimeseriesQuery::default()
+        };
+        Question::new(query, DateTime::from_timestamp(now_s, 5).expect("a time"))
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_a_point_for_each_day(days in -3_i64..200, now_s in 1_700_000_000_i64..1_900_000_000) {
+            let question = question(days, "day", now_s);
+            let points = question.points(&Data::default());
+            prop_assert_eq!(points.len() as i64, days.clamp(1, 90));
+            let today = DateTime::from_timestamp(now_s, 0).expect("a time").date_naive();
+            prop_assert_eq!(points.last().map(|point| point.date), Some(today));
+            prop_assert!(points.windows(2).all(|pair| pair[0].date.succ_opt() == Some(pair[1].date)));
+        }
+
+        #[test]
+        fn hours_end_with_the_running_one(days in 1_i64..90, now_s in 1_700_000_000_i64..1_900_000_000) {
+            let points = question(days, "hour", now_s).points(&Data::default());
+            let hours_of_today = now_s.rem_euclid(86_400) / 3_600 + 1;
+            prop_assert_eq!(points.len() as i64, 24 * (days.min(7) - 1) + hours_of_today);
+            let last = points.last().expect("a point").bucket_time.timestamp();
+            prop_assert!(last <= now_s && now_s < last + 3_600);
+        }
+
+        #[test]
+        fn every_bucket_of_the_store_is_in_its_point(launches in proptest::collection::vec(0_u64..9, 14)) {
+            let question = question(14, "day", 1_800_000_000);
+            let start = question.window.from.timestamp();
+            let mut data = Data::default();
+            for (n, launches) in (0..).zip(&launches) {
+                let sums = Sums { launches: *launches, ..Sums::default() };
+                data.events.insert(start + n * 86_400, (sums, 1));
+            }
+            let points = question.points(&data);
+            let seen: Vec<u64> = points.iter().map(|point| point.launches).collect();
+            prop_assert_eq!(seen, launches);
+        }
+    }
+
+    #[test]
+    fn an_unknown_bucket_is_a_day_and_days_by_hour_are_few() {
+        assert_eq!(question(3, "week", 1_800_000_000).bucket, Bucket::Day);
+        let query = TimeseriesQuery::default();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
+        assert_eq!(Question::new(query, now).points(&Data::default()).len(), 14);
+        assert!(question(3, "day", 1_800_000_000).unfiltered().is_none());
+    }
+}

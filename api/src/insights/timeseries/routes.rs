@@ -1,0 +1,60 @@
+use axum::Json;
+use axum::extract::State;
+use sluice_schema::id::ProjectId;
+
+use super::model::{Question, Timeseries, TimeseriesQuery};
+use super::store;
+use crate::ApiState;
+use crate::error::ApiResult;
+use crate::insights::folds::Snapshot;
+use crate::insights::query::ReadQuery;
+use crate::scope::Viewer;
+
+/// Health by day or hour.
+///
+/// A point for every bucket, zeros included; no point at all if the project has
+/// no data in the window.
+#[utoipa::path(get, path = "/telemetry/timeseries", tag = "telemetry",
+    security(("bearer" = ["viewer"])), params(TimeseriesQuery),
+    responses((status = 200, body = Timeseries)))]
+pub(in crate::insights) async fn get(
+    State(state): State<ApiState>,
+    Viewer(scope): Viewer,
+    ReadQuery(query): ReadQuery<TimeseriesQuery>,
+) -> ApiResult<Json<Timeseries>> {
+    let now = state.clock.now();
+    let folds = state.insights.folds.snapshot(now).await?;
+    let (project, question) = (scope.project, Question::new(query, now));
+    let data = data(&state, project, &folds, &question).await?;
+    Ok(Json(Timeseries {
+        data,
+        last_updated_at: state.insights.last_updated(project, &folds).await?,
+    }))
+}
+
+async fn data(
+    state: &ApiState,
+    project: ProjectId,
+    folds: &Snapshot,
+    question: &Question,
+) -> ApiResult<Vec<super::model::Point>> {
+    let insights = &state.insights;
+    let ask = async |question: &Question| {
+        let read = store::read(&insights.reader, project, folds, question);
+        let version = folds.version();
+        insights
+            .timeseries
+            .get(project, version, question, read)
+            .await
+    };
+    let data = ask(question).await?;
+    let nothing = match question.unfiltered() {
+        Some(all) if data.is_empty() => ask(&all).await?.is_empty(),
+        _ => data.is_empty(),
+    };
+    Ok(if nothing {
+        Vec::new()
+    } else {
+        question.points(&data)
+    })
+}

@@ -1,0 +1,117 @@
+use std::collections::HashMap;
+
+use clickhouse::Row;
+use serde::Deserialize;
+use sluice_schema::id::ProjectId;
+
+use super::model::{Bucket, Data, Filter, Question};
+use crate::insights::folds::Snapshot;
+use crate::insights::metrics::Sums;
+use crate::insights::reader::{ReadError, Reader, Statement};
+use crate::insights::stored::{Rows, SUMS, StoredSums, Tables, maps_with_flag};
+
+const OF_ALL: Tables = Tables {
+    daily: "daily",
+    hourly: "hourly",
+    now: "hourly_now",
+};
+const OF_FLAGS: Tables = Tables {
+    daily: "daily_flags",
+    hourly: "hourly_flags",
+    now: "hourly_maps_now",
+};
+
+#[derive(Row, Deserialize)]
+struct BucketRow {
+    bucket: u32,
+    sums: StoredSums,
+    devices: u64,
+}
+
+/// All that a project has in the window of a question.
+pub(super) async fn read(
+    reader: &Reader,
+    project: ProjectId,
+    folds: &Snapshot,
+    question: &Question,
+) -> Result<Data, ReadError> {
+    let (flag_evals, updates) = (flag_evals(), updates());
+    Ok(Data {
+        events: events(reader, project, folds, question).await?,
+        flag_evals,
+        updates,
+    })
+}
+
+/// Evaluations by bucket. Nothing counts them yet.
+fn flag_evals() -> HashMap<i64, u64> {
+    HashMap::new()
+}
+
+/// Updates by bucket. Nothing counts them yet.
+fn updates() -> HashMap<i64, u64> {
+    HashMap::new()
+}
+
+async fn events(
+    reader: &Reader,
+    project: ProjectId,
+    folds: &Snapshot,
+    question: &Question,
+) -> Result<HashMap<i64, (Sums, u64)>, ReadError> {
+    let Some(statement) = statement(project, folds, question) else {
+        return Ok(HashMap::new());
+    };
+    let rows: Vec<BucketRow> = reader.rows(statement).await?;
+    let buckets = rows
+        .into_iter()
+        .map(|row| (i64::from(row.bucket), (row.sums.into(), row.devices)));
+    Ok(buckets.collect())
+}
+
+fn statement(project: ProjectId, folds: &Snapshot, question: &Question) -> Option<Statement> {
+    let filter = where_clause(project, &question.filter);
+    let rows = Rows {
+        project,
+        window: question.window,
+        columns: "L, J, C, S, E, EC, H, U",
+        filter: &filter,
+    };
+    let (tables, precision) = match question.filter.flag_key {
+        Some(_) => (OF_FLAGS, 12),
+        None => (OF_ALL, 16),
+    };
+    let rows = match question.bucket {
+        Bucket::Day => rows.by_day(tables, folds),
+        Bucket::Hour => rows.by_hour(tables, folds),
+    };
+    Some(merged(rows?, question.bucket, precision))
+}
+
+/// A row for each bucket.
+fn merged(rows: Statement, bucket: Bucket, precision: u32) -> Statement {
+    let start = match bucket {
+        Bucket::Day => "toStartOfDay",
+        Bucket::Hour => "toStartOfHour",
+    };
+    let select = format!(
+        "SELECT toUnixTimestamp({start}(time)) AS bucket, {SUMS}, \
+         uniqCombined64Merge({precision})(U) AS devices FROM ("
+    );
+    Statement::new(&select)
+        .append(rows)
+        .push(") GROUP BY bucket HAVING sums.7 > 0")
+}
+
+fn where_clause(project: ProjectId, filter: &Filter) -> Statement {
+    let clause = Statement::default()
+        .with_some(" AND channel = ?", filter.channel.as_deref())
+        .with_some(" AND platform = ?", filter.platform.as_deref());
+    match &filter.flag_key {
+        None => clause,
+        Some(key) => clause
+            .push(" AND flag_map IN (")
+            .append(maps_with_flag(project, key))
+            .push(")"),
+    }
+}

@@ -1,0 +1,16 @@
+//! The reads of what devices reported, through the whole router, over real
+//! stores that the real writer fills: the acceptance probes of telemetry.md §12.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+// `json!` makes values, and calls read better without a reference to each.
+#![allow(clippy::needless_pass_by_value)]
+
+mod access;
+mod flags;
+mod observe;
+mod outage;
+mod performance;
+mod proxy;
+mod timeseries;
+mod world;
