@@ -8,6 +8,7 @@ use std::time::Duration;
 use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
+use sluice_service::proxies::TrustedProxies;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// What devices reported.
     pub clickhouse: ClickHouseConfig,
+    /// `SLUICE_TRUSTED_PROXIES`: whose `X-Forwarded-For` counts. Default none.
+    pub proxies: TrustedProxies,
     /// Choices that handlers follow.
     pub policy: Policy,
 }
@@ -43,6 +46,7 @@ impl Config {
             logging: LoggingConfig::read(reader, Format::Json),
             postgres: PostgresConfig::read(reader),
             clickhouse: ClickHouseConfig::read(reader),
+            proxies: TrustedProxies::read(reader),
             policy: read_policy(reader),
         }
     }

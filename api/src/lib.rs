@@ -32,7 +32,7 @@ mod flag_admin;
 pub mod flags;
 mod http;
 pub mod insights;
-mod network;
+pub mod network;
 pub mod openapi;
 pub mod page;
 mod patch;

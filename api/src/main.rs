@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use sluice_api::config::Config;
-use sluice_api::service;
+use sluice_api::{network, service};
 use sluice_service::admin::{self, Readiness};
 use sluice_service::config::{self, ConfigArgs};
 use sluice_service::lifecycle::Lifecycle;
@@ -59,7 +59,8 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     });
     let closing = CancellationToken::new();
     let flags = state.flags.clone();
-    let service = sluice_api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let router = network::behind(sluice_api::router(state), config.proxies);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server =
         axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
     let server = tokio::spawn(server.into_future());

@@ -2,9 +2,33 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::Router;
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use sluice_service::proxies::TrustedProxies;
+
+/// `router`, for which a request comes from whom trusted proxies say. For a
+/// server that does not resolve `X-Forwarded-For` itself.
+pub fn behind(router: Router, proxies: TrustedProxies) -> Router {
+    router.layer(from_fn_with_state(Arc::new(proxies), resolve))
+}
+
+async fn resolve(
+    State(proxies): State<Arc<TrustedProxies>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    if let Some(ConnectInfo(peer)) = peer {
+        let client = proxies.client(*peer, request.headers());
+        request.extensions_mut().insert(ConnectInfo(client));
+    }
+    next.run(request).await
+}
 
 /// The client's address, if the server told. Behind a proxy it is the proxy's,
 /// unless whoever serves the router has resolved `X-Forwarded-For` before and
@@ -20,5 +44,33 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
         Ok(Self(
             peer.map(|ConnectInfo(address)| address.ip().to_canonical()),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn seen_from(peer: [u8; 4]) -> String {
+        let echo = |ClientAddress(address): ClientAddress| async move { format!("{address:?}") };
+        let proxies = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let router = behind(Router::new().route("/", get(echo)), proxies);
+        let request = Request::get("/")
+            .header("x-forwarded-for", "1.2.3.4")
+            .extension(ConnectInfo(SocketAddr::from((peer, 1))))
+            .body(Body::empty());
+        let response = router.oneshot(request.unwrap()).await.unwrap();
+        let body = to_bytes(response.into_body(), 100).await.unwrap();
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_trusted_proxy_says_who_sent_a_request_and_nobody_else_does() {
+        assert_eq!(seen_from([10, 0, 0, 1]).await, "Some(1.2.3.4)");
+        assert_eq!(seen_from([9, 0, 0, 1]).await, "Some(9.0.0.1)");
     }
 }

@@ -6,6 +6,7 @@
 //! case for distinct counts, and so that a stored row tells which request it
 //! came from without adding anything to the body.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -46,10 +47,14 @@ pub struct Bodies {
     templates: Vec<Template>,
 }
 
+/// Sums of `count` by type of event.
+pub type Totals = BTreeMap<String, u64>;
+
 struct Template {
     text: String,
     device_id: Range<usize>,
     events: u32,
+    counts: Totals,
 }
 
 impl Bodies {
@@ -79,6 +84,11 @@ impl Bodies {
         self.template(number).events
     }
 
+    /// What its events add up to, by type, counted by the same reader.
+    pub fn counts(&self, number: u64) -> &Totals {
+        &self.template(number).counts
+    }
+
     fn template(&self, number: u64) -> &Template {
         &self.templates[(number % self.templates.len() as u64) as usize]
     }
@@ -89,13 +99,24 @@ impl Template {
         let text = splice(line, value_of(line, PROJECT_FIELD), project);
         let device_id = value_of(&text, DEVICE_FIELD);
         let body: Value = serde_json::from_str(line).expect("recorded bodies are JSON");
-        let events = body["events"].as_array().map_or(0, Vec::len) as u32;
+        let events = body["events"].as_array().map_or(&[][..], Vec::as_slice);
         Self {
             text,
             device_id,
-            events,
+            events: events.len() as u32,
+            counts: counts(events),
         }
     }
+}
+
+fn counts(events: &[Value]) -> Totals {
+    let mut totals = Totals::new();
+    for event in events {
+        let kind = event["type"].as_str().expect("recorded events have a type");
+        let count = event["count"].as_u64().unwrap_or(1);
+        *totals.entry(kind.to_owned()).or_default() += count;
+    }
+    totals
 }
 
 /// Where the text value of a field stands. The first is the envelope's: the
@@ -143,5 +164,23 @@ mod tests {
     fn all_recorded_events_are_counted() {
         let bodies = Bodies::recorded("acme");
         assert_eq!((0..458).map(|n| bodies.events(n)).sum::<u32>(), 806);
+    }
+
+    /// By a reader that knows no JSON: the SDK writes `type` and then `count`.
+    #[test]
+    fn their_totals_by_type_are_those_of_the_file() {
+        let mut read = Totals::new();
+        for event in RECORDED.split("{\"type\":\"").skip(1) {
+            let (kind, rest) = event.split_once("\",\"count\":").unwrap();
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+            *read.entry(kind.to_owned()).or_default() += digits.parse::<u64>().unwrap();
+        }
+        let bodies = Bodies::recorded("acme");
+        let mut ours = Totals::new();
+        for (kind, count) in (0..458).flat_map(|n| bodies.counts(n)) {
+            *ours.entry(kind.clone()).or_default() += count;
+        }
+        assert_eq!(ours, read);
+        assert_eq!(ours.len(), 5);
     }
 }

@@ -36,6 +36,14 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// The aggregator's rows per second beside a plain insert of the same rows.
+    Writer {
+        #[command(flatten)]
+        options: bench::writer::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// The edge's CPU per request, and the whole standalone process's.
     Edge {
         #[command(flatten)]
@@ -48,6 +56,14 @@ enum Bench {
 
 #[derive(Subcommand)]
 enum Drill {
+    /// The services over three Kafka brokers: each of them, a broker, ClickHouse.
+    Services {
+        #[command(flatten)]
+        options: drill::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// The standalone process and its ClickHouse.
     Standalone {
         #[command(flatten)]
@@ -70,6 +86,16 @@ pub async fn execute(arguments: Arguments) -> Result<bool, Error> {
             println!("{}", report.table());
             print_json(json, &report)
         }
+        Command::Bench {
+            what: Bench::Writer { options, json },
+        } => {
+            let report = bench::writer::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)
+        }
+        Command::Drill {
+            what: Drill::Services { options, json },
+        } => conclude_drill(json, &drill::services::drill(options, say).await?),
         Command::Drill {
             what: Drill::Standalone { options, json },
         } => conclude_drill(json, &drill::standalone::drill(options, say).await?),

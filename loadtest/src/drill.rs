@@ -1,6 +1,7 @@
 //! The fault drill: processes are killed with SIGKILL, at random, under load,
 //! and afterwards every acknowledged request is there, once and whole.
 
+pub mod services;
 pub mod standalone;
 
 use std::path::Path;
@@ -55,6 +56,8 @@ pub struct Report {
     pub refused: u64,
     /// Requests that got no answer.
     pub unanswered: u64,
+    /// Processes that ended by themselves and were started again.
+    pub restarts: u32,
 }
 
 /// Something whose processes can be killed.
@@ -67,6 +70,9 @@ pub trait System {
 
     /// Kills one of them and has it back when this returns.
     fn kill(&mut self, victim: &'static str) -> impl Future<Output = Result<(), Error>>;
+
+    /// Starts again what has ended by itself, as a supervisor does; how many.
+    fn mend(&mut self) -> Result<u32, Error>;
 
     /// Where the events end.
     fn clickhouse(&self) -> Result<ClickHouse, Error>;
@@ -92,6 +98,7 @@ pub async fn run(
         let (stop, ledger) = (Arc::clone(&stop), Ledger::begin(&path, run, PROJECT)?);
         async move { load::run(&plan, Bodies::recorded(PROJECT), ledger, &stop).await }
     });
+    let mut restarts = 0;
     let mut random = StdRng::seed_from_u64(options.seed);
     for (number, victim) in schedule(&system.victims(), options.kills, &mut random)
         .into_iter()
@@ -104,17 +111,27 @@ pub async fn run(
             options.kills
         ));
         system.kill(victim).await?;
+        restarts += system.mend()?;
     }
     tokio::time::sleep(Duration::from_millis(PAUSE_MS.end)).await;
     stop.store(true, Ordering::Relaxed);
     let outcome = load.await??;
     say(&outcome.summary());
-    let verdict = wait_until_settled(&system.clickhouse()?, &ledger::read(&path)?).await?;
-    Ok(conclude(options.kills, verdict, &outcome))
+    let (clickhouse, acknowledged) = (system.clickhouse()?, ledger::read(&path)?);
+    let verdict = wait_until_settled(&clickhouse, &acknowledged, || {
+        restarts += system.mend()?;
+        Ok(())
+    })
+    .await?;
+    Ok(Report {
+        restarts,
+        ..conclude(options.kills, verdict, &outcome)
+    })
 }
 
 fn conclude(kills: usize, verdict: Verdict, outcome: &Outcome) -> Report {
     Report {
+        restarts: 0,
         kills,
         verdict,
         sent: outcome.sent,
@@ -136,15 +153,17 @@ fn schedule(victims: &[&'static str], kills: usize, random: &mut StdRng) -> Vec<
 }
 
 /// Compares until nothing is missing and nothing changes any more, or until
-/// what is missing has had its time.
+/// what is missing has had its time. `mend` is called before each comparison.
 pub async fn wait_until_settled(
     clickhouse: &ClickHouse,
     acknowledged: &Acknowledged,
+    mut mend: impl FnMut() -> Result<(), Error>,
 ) -> Result<Verdict, Error> {
     let bodies = Bodies::recorded(PROJECT);
     let deadline = Instant::now() + DRAINED_WITHIN;
     let (mut last, mut steady) = (Verdict::default(), 0);
     loop {
+        mend()?;
         let verdict = verify(clickhouse, acknowledged, &bodies).await?;
         steady = if verdict == last && verdict.lost == 0 {
             steady + 1

@@ -13,6 +13,7 @@ pub mod process;
 pub mod replay;
 pub mod report;
 pub mod serve;
+pub mod service;
 pub mod standalone;
 pub mod verify;
 pub mod workspace;

@@ -134,6 +134,23 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// SIGKILL to a process that is not our child, and waits until it is gone.
+pub fn kill_and_wait(pid: u32) {
+    signal(pid, Signal::KILL);
+    while is_running(pid) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether there is such a process that is not merely waiting to be reaped.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(')')
+        .map(|(_, after_name)| after_name.trim_start());
+    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
+}
+
 /// CPU time that a process has used so far, its children apart.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -193,6 +210,15 @@ mod tests {
         let parent = parent_of(std::process::id()).unwrap();
         assert!(cpu_time(std::process::id()).is_ok());
         assert!(children_with(parent, "PATH=").contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_killed_process_is_gone_also_when_nobody_has_reaped_it() {
+        let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+        assert!(is_running(child.id()));
+        kill_and_wait(child.id());
+        assert!(!is_running(child.id()));
+        child.wait().unwrap();
     }
 
     #[test]

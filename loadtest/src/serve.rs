@@ -1,5 +1,7 @@
 //! One variant of `bench edge`, in a process of its own.
 
+mod edge;
+
 use std::io::Read as _;
 use std::path::PathBuf;
 
@@ -22,6 +24,7 @@ enum Variant {
     Bare,
     Json,
     Fsync,
+    Edge,
 }
 
 /// Serves until standard input ends.
@@ -32,7 +35,11 @@ pub async fn serve(options: Options) -> Result<bool, Error> {
     let baseline = match options.variant {
         Variant::Bare => Baseline::Bare,
         Variant::Json => Baseline::Json,
-        Variant::Fsync => Baseline::Fsync(GroupSync::start(&options.dir.join("group-sync"))?),
+        Variant::Fsync => Baseline::Fsync(GroupSync::start(&options.dir)?),
+        Variant::Edge => {
+            edge::serve(listener, &options.dir).await?;
+            return Ok(true);
+        }
     };
     baseline::serve(listener, baseline).await?;
     Ok(true)

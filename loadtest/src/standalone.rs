@@ -1,27 +1,23 @@
 //! The standalone program under test, on a directory of its own.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::http::Client;
-use crate::process::{self, Process};
+use crate::service::{Launch, Service};
 use crate::verify::ClickHouse;
-use crate::{Error, workspace};
+use crate::{Error, process, workspace};
 
-/// The first start may fetch engines.
-const START_WITHIN: Duration = Duration::from_mins(10);
+/// A killed engine is back after this.
+const ENGINE_WITHIN: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(20);
 
 /// A running `sluice`.
 pub struct Standalone {
-    process: Process,
-    dir: PathBuf,
-    listen: SocketAddr,
-    admin: SocketAddr,
+    service: Service,
+    data_dir: PathBuf,
     base_url: String,
 }
 
@@ -50,16 +46,20 @@ impl Standalone {
     /// Starts it with its data in `dir`, and waits until it is ready.
     pub async fn start(dir: &Path) -> Result<Self, Error> {
         fs::create_dir_all(dir)?;
-        let [listen, admin] = [workspace::free_address()?, workspace::free_address()?];
-        let mut this = Self {
-            process: launch(dir, listen, admin)?,
-            dir: dir.to_owned(),
-            listen,
-            admin,
-            base_url: format!("http://{listen}"),
+        let (listen, data_dir) = (workspace::free_address()?, dir.join("data"));
+        let launch = Launch {
+            program: "sluice",
+            environment: vec![
+                ("SLUICE_DATA_DIR", data_dir.display().to_string()),
+                ("SLUICE_LISTEN", listen.to_string()),
+            ],
+            log: dir.join("sluice.log"),
         };
-        this.wait_until_ready().await?;
-        Ok(this)
+        Ok(Self {
+            service: Service::start(launch).await?,
+            data_dir,
+            base_url: format!("http://{listen}"),
+        })
     }
 
     /// Where it listens.
@@ -69,78 +69,50 @@ impl Standalone {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.service.pid()
     }
 
     /// Its ClickHouse, as it says itself.
     pub fn clickhouse(&self) -> Result<ClickHouse, Error> {
-        Ok(Credentials::read(&self.data_dir())?.clickhouse)
+        Ok(Credentials::read(&self.data_dir)?.clickhouse)
     }
 
     /// SIGKILL, then a start on the same directory and ports.
     pub async fn kill_and_restart(&mut self) -> Result<(), Error> {
-        self.process.kill();
-        self.process = launch(&self.dir, self.listen, self.admin)?;
-        self.wait_until_ready().await
+        self.service.kill_and_restart().await
     }
 
     /// SIGKILL to the ClickHouse that it runs; ready again when this returns.
     pub async fn kill_clickhouse(&mut self) -> Result<(), Error> {
-        let servers = process::children_with(self.pid(), "ClickHouse");
-        let server = *servers
-            .first()
-            .ok_or("sluice runs no ClickHouse of its own")?;
-        process::signal(server, rustix::process::Signal::KILL);
-        // It may see to its engine itself, or end and be started again.
-        self.wait_until_ready().await
+        let server = self.own_clickhouse().await?;
+        process::kill_and_wait(server);
+        self.own_clickhouse().await?;
+        self.service.wait_until_ready().await
+    }
+
+    /// The process of the ClickHouse that it runs, once it runs one: it may see
+    /// to its engine itself, or end and be started again.
+    async fn own_clickhouse(&mut self) -> Result<u32, Error> {
+        let deadline = Instant::now() + ENGINE_WITHIN;
+        loop {
+            self.service.mend()?;
+            if let [server, ..] = process::children_with(self.pid(), "ClickHouse")[..] {
+                return Ok(server);
+            }
+            if Instant::now() > deadline {
+                return Err("sluice runs no ClickHouse of its own".into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Starts it again if it has ended by itself; whether it had.
+    pub fn mend(&mut self) -> Result<bool, Error> {
+        self.service.mend()
     }
 
     /// SIGTERM, and waits for an orderly end.
-    pub fn stop(mut self) -> Result<(), Error> {
-        if self.process.stop() {
-            Ok(())
-        } else {
-            Err("sluice did not stop in time".into())
-        }
+    pub fn stop(self) -> Result<(), Error> {
+        self.service.stop()
     }
-
-    async fn wait_until_ready(&mut self) -> Result<(), Error> {
-        let url = format!("http://{}/readyz", self.admin);
-        let client = Client::default();
-        let deadline = Instant::now() + START_WITHIN;
-        let mut restarts = 0;
-        while !client
-            .get(&url)
-            .await
-            .is_ok_and(|answer| answer.status.is_success())
-        {
-            if self.process.has_ended() && restarts < 3 {
-                restarts += 1;
-                self.process = launch(&self.dir, self.listen, self.admin)?;
-            } else if self.process.has_ended() || Instant::now() > deadline {
-                return Err(
-                    format!("sluice does not start:\n{}", workspace::tail(&self.log())).into(),
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.join("sluice.log")
-    }
-}
-
-fn launch(dir: &Path, listen: SocketAddr, admin: SocketAddr) -> Result<Process, Error> {
-    let mut command = Command::new(process::beside_us("sluice")?);
-    command
-        .env("SLUICE_DATA_DIR", dir.join("data"))
-        .env("SLUICE_LISTEN", listen.to_string())
-        .env("SLUICE_ADMIN_LISTEN", admin.to_string());
-    Process::start(command, &dir.join("sluice.log"))
 }

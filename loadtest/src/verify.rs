@@ -15,7 +15,7 @@ use hyper::Request;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::bodies::{Bodies, Run};
+use crate::bodies::{Bodies, Run, Totals};
 use crate::http::Client;
 use crate::ledger::Acknowledged;
 
@@ -45,7 +45,8 @@ pub struct Verdict {
     pub partial: u64,
     /// Stored whole though never acknowledged: their answers were lost.
     pub unacknowledged: u64,
-    /// Types of events whose pre-aggregated count is not that of the raw rows.
+    /// Types of events whose raw total is not what the recorded bodies say, or
+    /// whose pre-aggregated total is not that of the raw rows.
     pub miscounted: u64,
 }
 
@@ -82,9 +83,27 @@ pub async fn verify(
     for (run, acknowledged) in ledger {
         let stored = clickhouse.stored(*run).await?;
         judge(acknowledged, &stored, bodies, &mut verdict);
+        let totals = clickhouse.totals(*run).await?;
+        verdict.miscounted += miscounted(&expected(stored.keys(), bodies), &totals);
     }
-    verdict.miscounted = clickhouse.miscounted().await?;
+    verdict.miscounted += clickhouse.miscounted().await?;
     Ok(verdict)
+}
+
+/// What the recorded bodies say that these requests add up to, by type.
+fn expected<'a>(requests: impl Iterator<Item = &'a u64>, bodies: &Bodies) -> Totals {
+    let mut totals = Totals::new();
+    for (kind, count) in requests.flat_map(|number| bodies.counts(*number)) {
+        *totals.entry(kind.clone()).or_default() += count;
+    }
+    totals
+}
+
+/// Types whose totals differ.
+fn miscounted(expected: &Totals, stored: &Totals) -> u64 {
+    let kinds: BTreeSet<&String> = expected.keys().chain(stored.keys()).collect();
+    let differs = |kind: &&&String| expected.get(**kind) != stored.get(**kind);
+    kinds.iter().filter(differs).count() as u64
 }
 
 /// Adds one run's requests to a verdict. `stored` is the number of events by request.
@@ -121,6 +140,21 @@ impl ClickHouse {
         let parse = |row: &str| {
             let (device_id, events) = row.split_once('\t')?;
             Some((run.number_of(device_id)?, events.parse().ok()?))
+        };
+        Ok(rows.lines().filter_map(parse).collect())
+    }
+
+    /// Sum of the counts of a run's events, by type.
+    async fn totals(&self, run: Run) -> Result<Totals, Error> {
+        let sql = format!(
+            "SELECT type, sum(count) FROM health_events WHERE startsWith(device_id, '{}') \
+             GROUP BY type FORMAT TabSeparated",
+            run.prefix()
+        );
+        let rows = self.query(&sql).await?;
+        let parse = |row: &str| {
+            let (kind, total) = row.split_once('\t')?;
+            Some((kind.to_owned(), total.parse().ok()?))
         };
         Ok(rows.lines().filter_map(parse).collect())
     }
@@ -178,6 +212,19 @@ mod tests {
         let n = with_events(2);
         let verdict = verdict(&[n], &[(n, 2)]);
         assert!(verdict.is_clean() && verdict.acknowledged == 1);
+    }
+
+    #[test]
+    fn totals_are_held_against_the_recorded_bodies() {
+        let bodies = Bodies::recorded("p");
+        let all: Vec<u64> = (0..458).collect();
+        let right = expected(all.iter(), &bodies);
+        assert_eq!(miscounted(&right, &right), 0);
+        let mut wrong = right.clone();
+        *wrong.get_mut("crash").unwrap() += 1;
+        wrong.remove("custom");
+        wrong.insert("other".to_owned(), 1);
+        assert_eq!(miscounted(&right, &wrong), 3);
     }
 
     #[test]

@@ -17,7 +17,12 @@ mod json;
 mod tape;
 mod text;
 
+use serde::de::IgnoredAny;
+use simd_json::{Node, StaticNode};
 use thiserror::Error;
+
+/// The least number of 18 digits.
+const LONG_NUMBER: u64 = 100_000_000_000_000_000;
 
 /// Largest accepted body after decompression, in bytes (telemetry.md §2.5).
 pub const MAX_BODY_BYTES: usize = 2 * 1024 * 1024;
@@ -58,7 +63,30 @@ impl Scratch {
         self.body.clear();
         self.body.extend_from_slice(body);
         text::repair_lone_surrogates(&mut self.body);
-        simd_json::to_tape_with_buffers(&mut self.body, &mut self.buffers)
-            .map_err(|_| Refusal::NotJson)
+        let tape = simd_json::to_tape_with_buffers(&mut self.body, &mut self.buffers)
+            .map_err(|_| Refusal::NotJson)?;
+        if is_strict(body, &tape) {
+            Ok(tape)
+        } else {
+            Err(Refusal::NotJson)
+        }
+    }
+}
+
+/// Whether `body` is JSON where simd-json does not look closely: it takes a NUL
+/// for the end of a token, and whatever follows a long number for nothing.
+fn is_strict(body: &[u8], tape: &simd_json::Tape<'_>) -> bool {
+    let has_nul = memchr::memchr(0, body).is_some();
+    let has_long_number = tape.0.iter().any(may_be_a_long_number);
+    !has_nul && (!has_long_number || serde_json::from_slice::<IgnoredAny>(body).is_ok())
+}
+
+/// Whether it may have been written with 18 digits or more.
+fn may_be_a_long_number(node: &Node<'_>) -> bool {
+    match node {
+        Node::Static(StaticNode::F64(_)) => true,
+        Node::Static(StaticNode::I64(value)) => value.unsigned_abs() >= LONG_NUMBER,
+        Node::Static(StaticNode::U64(value)) => *value >= LONG_NUMBER,
+        _ => false,
     }
 }

@@ -10,6 +10,7 @@ use sluice_ingest::config::read_limits;
 use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
+use sluice_service::proxies::TrustedProxies;
 
 use crate::stores::{self, Engines};
 
@@ -60,6 +61,8 @@ impl Config {
                 url: Secret::new(engines.postgres.url()),
                 max_connections: POSTGRES_CONNECTIONS,
             },
+            // The edge has resolved them.
+            proxies: TrustedProxies::default(),
             clickhouse: ClickHouseConfig {
                 url: engines.clickhouse.url(),
                 database: stores::DATABASE.to_owned(),

@@ -34,6 +34,10 @@ impl System for Standalone {
         }
     }
 
+    fn mend(&mut self) -> Result<u32, Error> {
+        Ok(u32::from(self.mend()?))
+    }
+
     fn clickhouse(&self) -> Result<ClickHouse, Error> {
         self.clickhouse()
     }

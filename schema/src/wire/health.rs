@@ -287,9 +287,7 @@ fn is_fatal(value: Option<Value<'_>>) -> Result<bool, Refusal> {
 
 /// The duration of a performance sample that can be kept, in milliseconds.
 fn sample(tape: &Tape<'_>, fields: &Fields<EVENT>) -> Result<f64, Drop> {
-    let name = value_at(tape, fields[NAME])
-        .map(Value::to_text)
-        .unwrap_or_default();
+    let name = clean_text(value_at(tape, fields[NAME]), MAX_NAME_BYTES);
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"_.:-".contains(&c);
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
         return Err(Drop::SampleName);

@@ -176,6 +176,8 @@ fn write_node(node: &Node<'_>, out: &mut String) {
         // Writing into a string cannot fail.
         Node::Static(StaticNode::I64(value)) => drop(write!(out, "{value}")),
         Node::Static(StaticNode::U64(value)) => drop(write!(out, "{value}")),
+        // Zero has one form: the parser already makes a whole number of `-0`, but not of `-0.0`.
+        Node::Static(StaticNode::F64(0.0)) => out.push('0'),
         Node::Static(StaticNode::F64(value)) => {
             out.push_str(
                 &serde_json::Number::from_f64(*value)
