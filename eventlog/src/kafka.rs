@@ -6,7 +6,7 @@
 //!
 //! What always holds: a record is acknowledged only by its delivery report with
 //! `acks=all`; every append is answered exactly once, within about
-//! [`MESSAGE_TIMEOUT`]; what timed out is unknown, not failed. Settings and their
+//! [`KafkaConfig::message_timeout`]; what timed out is unknown, not failed. Settings and their
 //! measurements: docs/decisions/0020-kafka-settings.md.
 //!
 //! There is nothing to trim: the topic's retention does that.
@@ -30,8 +30,6 @@ use crate::{Completion, EventLog, Health, LogError, LogReader, Offset, Partition
 
 /// Most partitions that a log may have: they have six bits in an event id.
 pub const MAX_PARTITIONS: u32 = 64;
-/// An append is answered within about this.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest record, with what Kafka adds: a request of 2 MiB in a frame of its own.
 const MAX_MESSAGE_BYTES: u32 = 2_228_224;
 
@@ -48,6 +46,10 @@ pub struct KafkaConfig {
     pub replication: Option<u16>,
     /// How long records are kept, read or not, if it has to be created.
     pub retention: Duration,
+    /// An append is answered within about this.
+    pub message_timeout: Duration,
+    /// A reader that has been silent for this long loses its partitions.
+    pub session_timeout: Duration,
     /// Name of this process in consumer groups, the same after a restart and
     /// unlike any other's. Without one a killed reader's partitions wait for
     /// its session to end.
@@ -55,7 +57,8 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// 12 partitions, the broker's replication, a week, no instance id.
+    /// 12 partitions, the broker's replication, a week, answers within 10 s,
+    /// sessions of 30 s, no instance id.
     pub fn new(brokers: impl Into<String>, topic: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
@@ -63,6 +66,8 @@ impl KafkaConfig {
             partitions: 12,
             replication: None,
             retention: Duration::from_hours(7 * 24),
+            message_timeout: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(30),
             instance_id: None,
         }
     }
@@ -112,8 +117,10 @@ impl KafkaLog {
     }
 
     fn topic(&self) -> Result<Topic, LogError> {
-        topic::ensure(&self.config)
-            .map_err(|error| LogError::Unavailable(format!("{}: {error}", self.config.topic)))
+        let topic = topic::ensure(&self.config)
+            .map_err(|error| LogError::Unavailable(format!("{}: {error}", self.config.topic)))?;
+        self.status.found(&topic);
+        Ok(topic)
     }
 }
 
@@ -145,4 +152,4 @@ impl EventLog for KafkaLog {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

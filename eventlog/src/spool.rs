@@ -167,8 +167,8 @@ impl SpooledLog {
             reserve_bytes: config.reserve_bytes,
         };
         let spool = Arc::new(EmbeddedLog::open(dir, embedded)?);
-        let (drained, _) = position(&*spool, DRAINED)?;
-        let (sending, tried_below) = position(&*spool, SENDING)?;
+        let (drained, _) = position(&spool, DRAINED)?;
+        let (sending, tried_below) = position(&spool, SENDING)?;
         let backlog = drained.lag().iter().map(|(_, lag)| lag).sum();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -373,7 +373,7 @@ impl Worker {
         let ready = self.primary.health() == Health::Ready;
         let now = Instant::now();
         let mut state = self.shared.lock();
-        if let Some(what) = state.plan.to_spool(now) {
+        if let Some(what) = state.plan.next_to_spool(now) {
             let record = state.waiting.get(&what.ticket).map(|w| w.record.clone());
             return record.map_or(Work::Wait, |record| Work::Spool(what, record));
         }
@@ -394,7 +394,7 @@ impl Worker {
         if let Some(next) = state.plan.end_batch() {
             return Work::EndBatch(next);
         }
-        let sends = ready.then(|| state.plan.to_drain(now)).flatten();
+        let sends = ready.then(|| state.plan.next_to_drain(now)).flatten();
         sends.map_or(Work::Wait, Work::Send)
     }
 
@@ -478,4 +478,4 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

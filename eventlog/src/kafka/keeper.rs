@@ -7,8 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::KafkaConfig;
 use super::producer::Producer;
-use super::{KafkaConfig, topic};
+use super::topic::{self, Topic};
 use crate::{Health, LogError};
 
 /// Between two looks while something is wrong.
@@ -56,6 +57,15 @@ impl Status {
         match &self.lock().trouble {
             None => Health::Ready,
             Some(reason) => Health::NotReady(reason.clone()),
+        }
+    }
+
+    /// The topic is there.
+    pub(crate) fn found(&self, topic: &Topic) {
+        let mut state = self.lock();
+        state.partitions = topic.partitions.max(1);
+        if !state.dead {
+            state.trouble = None;
         }
     }
 
@@ -128,11 +138,7 @@ fn run(config: &KafkaConfig, status: &Arc<Status>, producer: &Mutex<Arc<Producer
             replace(config, status, producer);
         }
         match topic::ensure(config) {
-            Ok(topic) => {
-                let mut state = status.lock();
-                state.partitions = topic.partitions.max(1);
-                state.trouble = None;
-            }
+            Ok(topic) => status.found(&topic),
             Err(error) => {
                 let reason = format!("{}: {error}", config.topic);
                 let mut state = status.lock();

@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message};
 
 use super::keeper::Status;
-use super::{KafkaConfig, MAX_MESSAGE_BYTES, MESSAGE_TIMEOUT};
+use super::{KafkaConfig, MAX_MESSAGE_BYTES};
 use crate::{AppendError, Appended, Completion, LogError, Record, metrics};
 
 /// What waits or is under way: more than a committer ever has, less than hurts.
@@ -133,7 +133,7 @@ fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
         .set(
             "message.timeout.ms",
-            MESSAGE_TIMEOUT.as_millis().to_string(),
+            config.message_timeout.as_millis().to_string(),
         )
         .set("request.timeout.ms", "5000")
         .set("socket.timeout.ms", "6000")
@@ -181,5 +181,45 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         Level::Error | Level::Warning | Level::Notice | Level::Info | Level::Debug => {
             tracing::debug!(facility, "librdkafka: {message}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(code: RDKafkaErrorCode) -> AppendError {
+        fate_of(&KafkaError::MessageProduction(code))
+    }
+
+    #[test]
+    fn what_timed_out_is_unknown_and_what_is_refused_is_not() {
+        use RDKafkaErrorCode as Code;
+        for code in [
+            Code::MessageTimedOut,
+            Code::NotEnoughReplicasAfterAppend,
+            Code::PurgeInflight,
+            Code::PurgeQueue,
+            Code::Fatal,
+        ] {
+            assert!(matches!(failed(code), AppendError::Unknown(_)), "{code}");
+        }
+        for code in [
+            Code::TopicAuthorizationFailed,
+            Code::PolicyViolation,
+            Code::UnknownTopic,
+        ] {
+            assert!(matches!(failed(code), AppendError::Rejected(_)), "{code}");
+        }
+        assert!(matches!(
+            failed(Code::MessageSizeTooLarge),
+            AppendError::TooLarge
+        ));
+    }
+
+    #[test]
+    fn a_full_queue_is_busy() {
+        let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+        assert!(matches!(refusal(&full), AppendError::Busy { .. }));
     }
 }

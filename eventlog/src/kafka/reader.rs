@@ -21,7 +21,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use uuid::Uuid;
@@ -129,7 +129,10 @@ impl KafkaReader {
             .set("group.id", format!("{group}.{}", config.topic))
             .set("group.protocol", "classic")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", "30000")
+            .set(
+                "session.timeout.ms",
+                config.session_timeout.as_millis().to_string(),
+            )
             .set("heartbeat.interval.ms", "1000")
             .set("max.poll.interval.ms", "600000")
             .set("enable.auto.commit", "false")
@@ -276,15 +279,17 @@ impl KafkaReader {
         // The two logical offsets are what the protocol asks with in place of a time.
         let questions = self.list(of.iter().map(|partition| (*partition, what)));
         let answers = self.consumer.offsets_for_times(questions, timeout);
-        answers.map(|list| known(&list)).map_err(unavailable)
+        answers
+            .map(|list| known(&list))
+            .map_err(|error| unavailable(&error))
     }
 
     fn committed(&self, of: &[Partition]) -> Result<BTreeMap<Partition, Offset>, LogError> {
         let questions = self.list(of.iter().map(|p| (*p, KafkaOffset::Invalid)));
         let answers = self.consumer.committed_offsets(questions, ASK_TIMEOUT);
-        let answers = answers.map_err(unavailable)?;
+        let answers = answers.map_err(|error| unavailable(&error))?;
         for answer in answers.elements() {
-            answer.error().map_err(unavailable)?;
+            answer.error().map_err(|error| unavailable(&error))?;
         }
         Ok(known(&answers))
     }
@@ -296,7 +301,10 @@ impl KafkaReader {
         let mut wait = max_wait;
         let mut failed = Ok(());
         while bytes < max_bytes && self.consumer.context().lock().changes.is_empty() {
-            let polled = self.consumer.poll(wait).map(|polled| polled.map(owned));
+            let polled = self
+                .consumer
+                .poll(wait)
+                .map(|polled| polled.map(|m| owned(&m)));
             match polled {
                 None => break,
                 Some(Ok((partition, record))) => {
@@ -337,6 +345,7 @@ impl KafkaReader {
                 | Code::UnknownTopicOrPartition
                 | Code::TopicAuthorizationFailed
                 | Code::GroupAuthorizationFailed
+                | Code::InvalidSessionTimeout
                 | Code::Authentication,
             ) => Err(LogError::Unavailable(error.to_string())),
             // One broker of several, or a passing state: the library goes on by itself.
@@ -360,9 +369,9 @@ impl KafkaReader {
             };
             let next = self.positions.next(partition);
             match positions::judge(partition, next, *first, *end) {
-                Misplaced::Nowhere => self.seek_to(partition, next)?,
+                Misplaced::Nowhere => self.fetch_from(partition, next)?,
                 Misplaced::Before(gap) => {
-                    self.seek_to(partition, *first)?;
+                    self.fetch_from(partition, *first)?;
                     self.positions.seek(partition, *first);
                     self.ready.push_back(gap);
                 }
@@ -373,12 +382,13 @@ impl KafkaReader {
         Ok(())
     }
 
-    fn seek_to(&self, partition: Partition, at: Offset) -> Result<(), LogError> {
+    /// Fetches a partition from another place. It is handed back and taken
+    /// anew: the library's own seek refuses one whose position was not in the log.
+    fn fetch_from(&self, partition: Partition, at: Offset) -> Result<(), LogError> {
         let place = self.list([(partition, KafkaOffset::Offset(at as i64))]);
-        let sought = self.consumer.seek_partitions(place, ASK_TIMEOUT);
-        let sought = sought.map_err(unavailable)?;
-        let failed = sought.elements().iter().find_map(|e| e.error().err());
-        failed.map_or(Ok(()), |error| Err(unavailable(error)))
+        let handed_back = self.consumer.incremental_unassign(&place);
+        let taken = handed_back.and_then(|()| self.consumer.incremental_assign(&place));
+        taken.map_err(|error| LogError::Fatal(format!("partition {partition} not moved: {error}")))
     }
 }
 
@@ -399,7 +409,7 @@ impl LogReader for KafkaReader {
 
     fn seek(&mut self, partition: Partition, at: Offset) -> Result<(), LogError> {
         if !matches!(&self.announced, Some(Change::Assign(new)) if new.contains(&partition)) {
-            self.seek_to(partition, at)?;
+            self.fetch_from(partition, at)?;
         }
         self.ready.retain(
             |event| !matches!(event, ReadEvent::Records { partition: of, .. } if *of == partition),
@@ -428,18 +438,14 @@ impl LogReader for KafkaReader {
         if assigned.is_empty() {
             return Vec::new();
         }
-        match self.ask(&assigned, KafkaOffset::End, LAG_TIMEOUT) {
-            Ok(ends) => {
-                self.lag_again_at.set(None);
-                let lag = ends.into_iter();
-                lag.map(|(p, end)| (p, end.saturating_sub(self.unread(p))))
-                    .collect()
-            }
-            Err(_) => {
-                self.lag_again_at.set(Some(Instant::now() + LAG_PAUSE));
-                Vec::new()
-            }
-        }
+        let Ok(ends) = self.ask(&assigned, KafkaOffset::End, LAG_TIMEOUT) else {
+            self.lag_again_at.set(Some(Instant::now() + LAG_PAUSE));
+            return Vec::new();
+        };
+        self.lag_again_at.set(None);
+        let lag = ends.into_iter();
+        lag.map(|(p, end)| (p, end.saturating_sub(self.unread(p))))
+            .collect()
     }
 
     fn incarnation(&self) -> String {
@@ -479,7 +485,7 @@ impl Drop for KafkaReader {
     }
 }
 
-fn owned(message: rdkafka::message::BorrowedMessage<'_>) -> (Partition, Stored) {
+fn owned(message: &BorrowedMessage<'_>) -> (Partition, Stored) {
     let stored = Stored {
         offset: message.offset() as u64,
         bytes: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
@@ -499,7 +505,7 @@ fn known(list: &TopicPartitionList) -> BTreeMap<Partition, Offset> {
         .collect()
 }
 
-fn unavailable(error: KafkaError) -> LogError {
+fn unavailable(error: &KafkaError) -> LogError {
     LogError::Unavailable(error.to_string())
 }
 
@@ -514,5 +520,31 @@ fn commit_error(error: &KafkaError) -> CommitError {
         ) => CommitError::Lost,
         Some(Code::Fatal) => CommitError::Fatal(error.to_string()),
         _ => CommitError::Retry(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_a_lost_partition_is_told_from_one_to_repeat() {
+        use RDKafkaErrorCode as Code;
+        let failed = |code| commit_error(&KafkaError::ConsumerCommit(code));
+        for code in [
+            Code::IllegalGeneration,
+            Code::UnknownMemberId,
+            Code::FencedInstanceId,
+        ] {
+            assert!(matches!(failed(code), CommitError::Lost), "{code}");
+        }
+        for code in [
+            Code::RebalanceInProgress,
+            Code::CoordinatorNotAvailable,
+            Code::NotCoordinator,
+        ] {
+            assert!(matches!(failed(code), CommitError::Retry(_)), "{code}");
+        }
+        assert!(matches!(failed(Code::Fatal), CommitError::Fatal(_)));
     }
 }

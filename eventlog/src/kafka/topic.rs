@@ -26,14 +26,12 @@ impl fmt::Display for TopicError {
 /// The topic as it is; created if it is missing, also while others do the same.
 /// Right after its creation it may take another call until a broker knows it.
 pub(crate) fn ensure(config: &KafkaConfig) -> Result<Topic, TopicError> {
-    let described = describe(config)?;
-    let topic = match described {
-        Some(topic) => topic,
-        None => {
-            create(config).map_err(|error| TopicError(format!("not created: {error}")))?;
-            let pending = || TopicError("just created, not served yet".to_owned());
-            describe(config)?.ok_or_else(pending)?
-        }
+    let topic = if let Some(topic) = describe(config)? {
+        topic
+    } else {
+        create(config).map_err(|error| TopicError(format!("not created: {error}")))?;
+        let pending = || TopicError("just created, not served yet".to_owned());
+        describe(config)?.ok_or_else(pending)?
     };
     if topic.partitions > MAX_PARTITIONS {
         let message = format!("has {} partitions, more than 64", topic.partitions);

@@ -177,6 +177,7 @@ impl Plan {
     /// Where a new frame goes; `ready` is what the primary says of itself. While
     /// the primary is down the backlog is what finds out that it is back.
     pub(crate) fn route(&mut self, now: Instant, ready: bool) -> Route {
+        self.up &= ready;
         if !ready || (!self.up && self.backlog > 0) {
             self.backlog += 1;
             return Route::Spool;
@@ -207,25 +208,25 @@ impl Plan {
             Report::Refused | Report::TooLarge | Report::Unknown => Original::Failed,
         };
         match (flight.copy, report) {
-            (Copy::None | Copy::Wanted { .. }, Report::Stored) => self.end(ticket, Answer::Durable),
-            (Copy::None | Copy::Wanted { .. }, Report::TooLarge) => {
+            (Copy::None | Copy::Wanted { .. } | Copy::Refused, Report::Stored) => {
+                self.end(ticket, Answer::Durable)
+            }
+            (Copy::None | Copy::Wanted { .. }, Report::TooLarge) | (Copy::Refused, _) => {
                 self.end(ticket, Answer::Failed)
             }
-            (Copy::None, _) => {
+            (Copy::None, Report::Refused | Report::Unknown) => {
                 flight.copy = Copy::Wanted {
                     replay: report == Report::Unknown,
                     reason: Reason::Failed,
                 };
                 None
             }
-            (Copy::Wanted { .. }, _) => None,
             (Copy::Writing, Report::Stored) => {
                 flight.answered = true;
                 Some(Answer::Durable)
             }
-            (Copy::Writing, _) => None,
-            (Copy::Refused, Report::Stored) => self.end(ticket, Answer::Durable),
-            (Copy::Refused, _) => self.end(ticket, Answer::Failed),
+            // The copy that is on its way answers.
+            (Copy::Wanted { .. } | Copy::Writing, _) => None,
             (Copy::At(offset), _) => {
                 self.flights.remove(&ticket);
                 self.settle(offset, report);
@@ -248,7 +249,7 @@ impl Plan {
     }
 
     /// The next frame that must go to the spool: one that failed, or is late.
-    pub(crate) fn to_spool(&mut self, now: Instant) -> Option<ToSpool> {
+    pub(crate) fn next_to_spool(&mut self, now: Instant) -> Option<ToSpool> {
         let (ticket, flight) = self
             .flights
             .iter_mut()
@@ -333,7 +334,7 @@ impl Plan {
 
     /// The next frame of the batch to send. While the primary is down, one at a
     /// time; never one whose original may yet arrive.
-    pub(crate) fn to_drain(&mut self, now: Instant) -> Option<ToDrain> {
+    pub(crate) fn next_to_drain(&mut self, now: Instant) -> Option<ToDrain> {
         let waits = self.drain_from.is_some_and(|from| now < from);
         let sent = self.batch.values().any(|stage| *stage == Stage::Sent);
         if waits || (!self.up && sent) {
@@ -391,4 +392,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
