@@ -42,6 +42,34 @@ impl ClickHouseConfig {
     }
 }
 
+/// How the logs are reached.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// `SLUICE_KAFKA_BROKERS`: comma-separated `host:port`; required.
+    pub brokers: String,
+    /// `SLUICE_KAFKA_PARTITIONS`: of the health topic, if it has to be created; 12.
+    pub partitions: u32,
+    /// `SLUICE_INSTANCE_ID`: unlike that of any other aggregator, and the same
+    /// after a restart; the host's name.
+    pub instance_id: String,
+}
+
+impl KafkaConfig {
+    /// Reads it.
+    pub fn read(reader: &mut ConfigReader) -> Self {
+        Self {
+            brokers: reader.required("SLUICE_KAFKA_BROKERS"),
+            partitions: reader.value("SLUICE_KAFKA_PARTITIONS", 12),
+            instance_id: reader.value("SLUICE_INSTANCE_ID", host_name()),
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
 /// Configuration of the binary.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -51,8 +79,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Where rows go.
     pub clickhouse: ClickHouseConfig,
-    /// `SLUICE_KAFKA_BROKERS`: comma-separated `host:port`; required.
-    pub kafka_brokers: String,
+    /// Where the logs are.
+    pub kafka: KafkaConfig,
     /// `SLUICE_POSTGRES_URL`, or a file with `_FILE`: resolves project slugs; required.
     pub postgres_url: Secret,
 }
@@ -64,7 +92,7 @@ impl Config {
             logging: LoggingConfig::read(reader, Format::Json),
             admin: AdminConfig::read(reader, 9092),
             clickhouse: ClickHouseConfig::read(reader),
-            kafka_brokers: reader.required("SLUICE_KAFKA_BROKERS"),
+            kafka: KafkaConfig::read(reader),
             postgres_url: reader.required_secret("SLUICE_POSTGRES_URL"),
         }
     }

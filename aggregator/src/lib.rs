@@ -39,7 +39,7 @@ mod worker;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sluice_eventlog::{EventLog, LogError};
+use sluice_eventlog::{EventLog, LogError, LogReader};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -54,6 +54,7 @@ use crate::fold::Folder;
 use crate::fold::store::FoldStore;
 use crate::progress::{Progress, ProgressBoard};
 use crate::projects::ProjectDirectory;
+use crate::retry::{Stopped, until_done};
 use crate::store::Store;
 
 /// Name of the group whose positions the log keeps.
@@ -109,7 +110,10 @@ impl Aggregator {
 
     /// Runs until `stop`, then finishes what is in flight.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AggregatorError> {
-        let reader = self.parts.log.reader(GROUP)?;
+        let Ok(reader) = open_reader(&self.parts.log, &stop).await else {
+            return Ok(());
+        };
+        let reader = reader?;
         let source = format!("health@{}", reader.incarnation());
         let folds = FoldStore::new(self.parts.clickhouse.clone());
         let folder = Folder::new(folds, source.clone(), self.parts.log.partitions());
@@ -140,6 +144,25 @@ impl Aggregator {
         let _ = tokio::join!(watermarks, folds);
         ended.unwrap_or_else(|e| Err(AggregatorError::Worker(e.to_string())))
     }
+}
+
+/// Waits for the log for as long as it takes.
+async fn open_reader(
+    log: &Arc<dyn EventLog>,
+    stop: &CancellationToken,
+) -> Result<Result<Box<dyn LogReader>, LogError>, Stopped> {
+    until_done("log", stop, || {
+        let log = Arc::clone(log);
+        let opened = tokio::task::spawn_blocking(move || log.reader(GROUP));
+        async {
+            match opened.await {
+                Ok(Err(LogError::Unavailable(error))) => Err(error),
+                Ok(done) => Ok(done),
+                Err(panicked) => Ok(Err(LogError::Fatal(panicked.to_string()))),
+            }
+        }
+    })
+    .await
 }
 
 /// Stores the watermarks once a second while they move with new rows, and

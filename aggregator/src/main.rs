@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::process::ExitCode;
+#[cfg(feature = "kafka")]
+use std::sync::Arc;
 
 use clap::Parser as _;
-use sluice_aggregator::config::Config;
+use sluice_aggregator::config::{Config, KafkaConfig};
 use sluice_aggregator::migrate;
 use sluice_aggregator::service::{self, Logs};
 use sluice_service::config::{self, ConfigArgs};
@@ -43,13 +45,29 @@ async fn run(config: Config, migrate_only: bool) -> Result<ExitCode, Box<dyn Err
         migrate::run(&config.clickhouse).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let logs = open_logs(&config.kafka_brokers)?;
+    let logs = open_logs(&config.kafka)?;
     service::run(config, logs).await
 }
 
-/// The logs on `brokers`.
-fn open_logs(brokers: &str) -> Result<Logs, String> {
-    Err(format!(
-        "this build cannot read a log from {brokers}: it has no Kafka backend"
-    ))
+/// The logs as they will be: Kafka need not be there yet.
+#[cfg(feature = "kafka")]
+fn open_logs(config: &KafkaConfig) -> Result<Logs, Box<dyn Error>> {
+    use sluice_eventlog::kafka::KafkaLog;
+    use sluice_eventlog::{kafka, topics};
+    let log = |topic, partitions| {
+        KafkaLog::open(kafka::KafkaConfig {
+            partitions,
+            instance_id: Some(config.instance_id.clone()),
+            ..kafka::KafkaConfig::new(&config.brokers, topic)
+        })
+    };
+    Ok(Logs {
+        health: Arc::new(log(topics::HEALTH, config.partitions)?),
+        dead_letters: Arc::new(log(topics::DEAD_LETTER, 1)?),
+    })
+}
+
+#[cfg(not(feature = "kafka"))]
+fn open_logs(_: &KafkaConfig) -> Result<Logs, Box<dyn Error>> {
+    Err("this build has no Kafka backend".into())
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_eventlog::EventLog;
+use sluice_eventlog::{EventLog, Health};
 use sluice_service::admin::{self, Readiness};
 use sluice_service::lifecycle::Lifecycle;
 use sqlx::postgres::PgPoolOptions;
@@ -38,8 +38,11 @@ pub struct Logs {
 pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>> {
     let registry = sluice_service::metrics::install()?;
     metrics::describe();
+    sluice_eventlog::metrics::describe();
     let readiness = Readiness::new();
     let migrated = readiness.signal("clickhouse");
+    register_log(&readiness, "log", &logs.health);
+    register_log(&readiness, "dead_letters", &logs.dead_letters);
     let listener = TcpListener::bind(config.admin.listen).await?;
     let admin = tokio::spawn(admin::serve(listener, registry, readiness.clone()));
     migrate::run(&config.clickhouse).await?;
@@ -75,4 +78,12 @@ pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>>
     });
     lifecycle.stage("admin port", LEAVE, async move { admin.abort() });
     Ok(lifecycle.run().await?)
+}
+
+fn register_log(readiness: &Readiness, name: &'static str, log: &Arc<dyn EventLog>) {
+    let log = Arc::clone(log);
+    readiness.register(name, move || match log.health() {
+        Health::Ready => Ok(()),
+        Health::NotReady(reason) => Err(reason),
+    });
 }
