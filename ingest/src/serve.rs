@@ -157,7 +157,6 @@ async fn connection<R: Rest>(
         // A crashing app sends its last words and is gone: they count all the same.
         .half_close(true)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .pipeline_flush(true)
         .serve_connection(io, service);
     let mut http = pin!(http);
     let mut stopped = pin!(stop.cancelled());
