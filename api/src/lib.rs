@@ -42,6 +42,7 @@ pub mod scope;
 mod segments;
 pub mod service;
 pub mod state;
+pub mod storage;
 pub mod text;
 mod user_overrides;
 pub mod webhooks;
