@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::Config;
 use crate::storage::{Storage, StorageError};
-use crate::{ApiState, auth, segments, webhooks};
+use crate::{ApiState, auth, releases, segments, webhooks};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +35,8 @@ pub fn state(config: &Config) -> Result<ApiState, StateError> {
 }
 
 /// All that goes on behind the routes, until it is dropped: migrates Postgres,
-/// tells whether it is there, purges what has expired, delivers webhooks.
+/// tells whether it is there, purges what has expired, delivers webhooks,
+/// removes files that nothing owns.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
@@ -45,7 +46,8 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         purge(&state),
         flags.follow(),
         segments::keep_estimating(&state),
-        webhooks::deliver_forever(&state)
+        webhooks::deliver_forever(&state),
+        releases::keep_removing(&state)
     );
 }
 

@@ -8,6 +8,7 @@ use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
 use crate::insights::{self, Insights};
+use crate::releases::AssetIndex;
 use crate::storage::Storage;
 
 /// Choices of the operator that handlers follow.
@@ -38,6 +39,8 @@ pub struct ApiState {
     pub(crate) insights: Insights,
     /// Uploaded files.
     pub storage: Storage,
+    /// Facts of uploaded files that devices ask for, in memory.
+    pub(crate) assets: AssetIndex,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -53,6 +56,7 @@ impl ApiState {
             clock: Clock::system(),
             policy,
             storage: Storage::nowhere(),
+            assets: AssetIndex::default(),
             logins: Arc::default(),
         }
     }
