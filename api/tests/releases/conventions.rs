@@ -177,6 +177,10 @@ async fn every_route_is_described() {
             document["paths"][format!("/v1/ota{path}")][method]["responses"]["409"].is_object()
         );
     }
+    let asset = &document["paths"]["/v1/ota/assets/{key}"]["get"];
+    for status in ["200", "206", "304", "400", "404", "416", "503"] {
+        assert!(asset["responses"][status].is_object(), "{status}");
+    }
     let form = &document["paths"]["/v1/ota/builds"]["post"]["requestBody"]["content"];
     assert!(form["multipart/form-data"].is_object());
 }
