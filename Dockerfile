@@ -8,6 +8,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --profile dist \
         --package sluice-ingest --package sluice-aggregator --package sluice-api --bins \
+        --features sluice-api/s3 \
     && mkdir /out \
     && cp target/dist/sluice-ingest target/dist/sluice-aggregator target/dist/sluice-api /out/
 

@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::state::Policy;
+use crate::storage::StorageConfig;
 
 const ADMIN_PORT: u16 = 9102;
 /// A request that gets no connection in this time answers 503 (management.md: within 2 s).
@@ -33,6 +34,8 @@ pub struct Config {
     pub clickhouse: ClickHouseConfig,
     /// `SLUICE_TRUSTED_PROXIES`: whose `X-Forwarded-For` counts. Default none.
     pub proxies: TrustedProxies,
+    /// Uploaded files.
+    pub storage: StorageConfig,
     /// Choices that handlers follow.
     pub policy: Policy,
 }
@@ -47,6 +50,7 @@ impl Config {
             postgres: PostgresConfig::read(reader),
             clickhouse: ClickHouseConfig::read(reader),
             proxies: TrustedProxies::read(reader),
+            storage: StorageConfig::read(reader),
             policy: read_policy(reader),
         }
     }

@@ -107,6 +107,15 @@ impl ApiError {
         )
     }
 
+    /// 416: the range lies outside of the file.
+    pub fn range_not_satisfiable() -> Self {
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range_not_satisfiable",
+            "the range lies outside of the file",
+        )
+    }
+
     /// 429: too often; try again after so many seconds.
     pub fn too_many_requests(message: impl Into<Cow<'static, str>>, retry_after_s: u32) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);

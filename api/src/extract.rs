@@ -96,7 +96,7 @@ impl<S: Send + Sync, T: DeserializeOwned, const LIMIT_BYTES: usize> FromRequest<
     }
 }
 
-fn check_length(headers: &HeaderMap, limit_bytes: usize) -> Result<(), ApiError> {
+pub(crate) fn check_length(headers: &HeaderMap, limit_bytes: usize) -> Result<(), ApiError> {
     let length = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());

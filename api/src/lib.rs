@@ -37,11 +37,13 @@ pub mod openapi;
 pub mod page;
 mod patch;
 pub mod projects;
+mod releases;
 pub mod role;
 pub mod scope;
 mod segments;
 pub mod service;
 pub mod state;
+pub mod storage;
 pub mod text;
 mod user_overrides;
 pub mod webhooks;
@@ -64,13 +66,14 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(audit::router())
         .merge(branches::router())
         .merge(channels::router())
+        .merge(releases::router())
         .merge(user_overrides::router())
         .merge(contexts::router())
         .merge(flag_admin::router())
         .merge(segments::router())
         .merge(webhooks::router())
         .merge(insights::router());
-    let device_facing = flags::router();
+    let device_facing = flags::router().merge(releases::device_router());
     http::assemble(management, device_facing).merge(flags::ofrep_router())
 }
 

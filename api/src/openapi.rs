@@ -52,6 +52,11 @@ pub(crate) fn describe(routes: OpenApiRouter<ApiState>) -> (axum::Router<ApiStat
         .schema(ErrorBody::name(), ErrorBody::schema())
         .build();
     document.components = Some(components);
+    // The rest of a path is a parameter like any other here.
+    let paths = std::mem::take(&mut document.paths.paths).into_iter();
+    document.paths.paths = paths
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
     document
         .paths
         .paths

@@ -8,24 +8,35 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::Config;
-use crate::{ApiState, auth, segments, webhooks};
+use crate::storage::{Storage, StorageError};
+use crate::{ApiState, auth, releases, segments, webhooks};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PURGE_EVERY: Duration = Duration::from_hours(1);
 
-/// State for [`crate::router`], from a configuration. Connects to nothing yet.
-pub fn state(config: &Config) -> Result<ApiState, sqlx::Error> {
+/// Why there can be no state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The address of Postgres is none.
+    #[error("postgres: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// The storage for files cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// State for [`crate::router`], from a configuration. Connects to nothing yet,
+/// but takes the storage directory and empties its staging.
+pub fn state(config: &Config) -> Result<ApiState, StateError> {
     let postgres = config.postgres.pool()?;
-    Ok(ApiState::new(
-        postgres,
-        config.clickhouse.client(),
-        config.policy,
-    ))
+    let state = ApiState::new(postgres, config.clickhouse.client(), config.policy);
+    Ok(state.with_storage(Storage::open(&config.storage)?))
 }
 
 /// All that goes on behind the routes, until it is dropped: migrates Postgres,
-/// tells whether it is there, purges what has expired, delivers webhooks.
+/// tells whether it is there, purges what has expired, delivers webhooks,
+/// removes files that nothing owns.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
@@ -35,7 +46,8 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         purge(&state),
         flags.follow(),
         segments::keep_estimating(&state),
-        webhooks::deliver_forever(&state)
+        webhooks::deliver_forever(&state),
+        releases::keep_removing(&state)
     );
 }
 

@@ -8,6 +8,8 @@ use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
 use crate::insights::{self, Insights};
+use crate::releases::AssetIndex;
+use crate::storage::Storage;
 
 /// Choices of the operator that handlers follow.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,12 +37,16 @@ pub struct ApiState {
     pub flags: Flags,
     /// Reads of what devices reported, and what was answered of late.
     pub(crate) insights: Insights,
+    /// Uploaded files.
+    pub storage: Storage,
+    /// Facts of uploaded files that devices ask for, in memory.
+    pub(crate) assets: AssetIndex,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
 
 impl ApiState {
-    /// State over two stores, with the system's clock.
+    /// State over two stores, with the system's clock, and no storage for files.
     pub fn new(postgres: PgPool, clickhouse: clickhouse::Client, policy: Policy) -> Self {
         Self {
             flags: Flags::new(postgres.clone(), policy.flag_limits),
@@ -49,8 +55,16 @@ impl ApiState {
             clickhouse,
             clock: Clock::system(),
             policy,
+            storage: Storage::nowhere(),
+            assets: AssetIndex::default(),
             logins: Arc::default(),
         }
+    }
+
+    /// The same state with a storage for files.
+    #[must_use]
+    pub fn with_storage(self, storage: Storage) -> Self {
+        Self { storage, ..self }
     }
 
     /// The same state at another time.

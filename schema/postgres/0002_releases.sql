@@ -46,24 +46,48 @@ create table user_overrides (
 );
 create index user_overrides_branch_idx on user_overrides (project_id, branch_name);
 
--- A stored file, once per project and content.
+-- A stored file, once per project and content. A row means that the whole
+-- object is in the store.
 create table blobs (
     id bigint generated always as identity primary key,
     project_id bigint not null references projects (id) on delete cascade,
-    -- Handle on the wire, and path in the object store.
+    -- Handle on the wire, and path in the object store. Never used again.
     storage_key text not null constraint blobs_storage_key unique,
     -- base64url without padding.
     sha256 text not null,
     -- Lower-case hex; the asset key in manifests, never an identity.
     md5 text not null,
     size_bytes bigint not null constraint blobs_size_check check (size_bytes >= 0),
-    -- Renewed by an upload of the same content, so that gc spares what is in flight.
-    uploaded_at timestamptz not null default now(),
-    -- gc has claimed it: no new reference, the object is about to go.
-    doomed_at timestamptz,
+    -- Of the first upload; what the file is served as.
+    content_type text not null,
+    -- The last upload of this content, or the end of a reference to it: gc spares
+    -- it for a while after.
+    needed_at timestamptz not null default now(),
     constraint blobs_content_key unique (project_id, sha256),
     constraint blobs_project_key unique (project_id, id)
 );
+
+-- Objects that may be in the store though no blob owns them: uploads under way,
+-- and what is to be removed. Belongs to no project: it outlives them.
+create table unowned_objects (
+    storage_key text primary key,
+    -- An upload that is still under way by then has failed.
+    delete_after timestamptz not null,
+    -- About to be removed: no upload may own it any more.
+    doomed boolean not null default false
+);
+create index unowned_objects_due_idx on unowned_objects (delete_after);
+
+-- Whoever deletes a blob, also by deleting its project, leaves its object to be removed.
+create function sluice_disown_object() returns trigger language plpgsql as $$
+begin
+    insert into unowned_objects (storage_key, delete_after, doomed)
+    values (old.storage_key, '-infinity', true)
+    on conflict do nothing;
+    return null;
+end $$;
+create trigger blobs_disowned after delete on blobs
+    for each row execute function sluice_disown_object();
 
 create table builds (
     id bigint generated always as identity primary key,

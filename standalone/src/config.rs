@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sluice_api::config::{ClickHouseConfig, PostgresConfig, read_policy};
 use sluice_api::state::Policy;
+use sluice_api::storage::StorageConfig;
 use sluice_ingest::Limits;
 use sluice_ingest::config::read_limits;
 use sluice_service::admin::AdminConfig;
@@ -69,6 +70,7 @@ impl Config {
                 user: engines.clickhouse.user().to_owned(),
                 password: Secret::new(engines.clickhouse.password()),
             },
+            storage: StorageConfig::local(self.data_dir.join("files")),
             policy: self.policy,
         }
     }

@@ -68,3 +68,26 @@ pub(super) async fn list(
     .fetch_all(pool)
     .await
 }
+
+/// What was done to an update, that it was published among it; newest first.
+pub(crate) async fn of_update(
+    pool: &PgPool,
+    project: ProjectId,
+    update: i64,
+    limit: i64,
+) -> Result<Vec<AuditEntry>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, action, entity_type, entity_id, details, created_at, actor_type, actor_name
+         from audit_log
+         where project_id = $1
+           and ((entity_type = 'update' and entity_id = $2)
+                or (action = 'build.published' and details ->> 'updateId' = $2::text))
+         order by id desc
+         limit $3",
+    )
+    .bind(project.0)
+    .bind(update)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,16 @@
+//! Updates, builds, files, rollbacks and clean-up through the whole router,
+//! over a real Postgres and files on disk.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod assets;
+mod builds;
+mod clean_up;
+mod conventions;
+mod devices;
+mod publishing;
+mod rollback;
+mod updates;
+mod uploads;
+mod world;
