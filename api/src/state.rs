@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
+use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 
 /// Choices of the operator that handlers follow.
@@ -33,6 +34,8 @@ pub struct ApiState {
     pub policy: Policy,
     /// Flags as devices see them, in memory.
     pub flags: Flags,
+    /// How often bulk answers held which flags, until that is stored.
+    pub(crate) bulk_counts: Arc<BulkCounts>,
     /// Reads of what devices reported, and what was answered of late.
     pub(crate) insights: Insights,
     /// Failed logins of the last quarter of an hour, in this process.
@@ -49,6 +52,7 @@ impl ApiState {
             clickhouse,
             clock: Clock::system(),
             policy,
+            bulk_counts: Arc::default(),
             logins: Arc::default(),
         }
     }
