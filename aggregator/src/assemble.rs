@@ -4,27 +4,24 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use sluice_eventlog::Stored;
-use sluice_schema::frame::{
-    ContentKind, FrameError, FrameHeader, ProjectRef, Request, read_header,
-};
+use sluice_schema::frame::{FrameError, FrameHeader, ProjectRef, Request, read_header};
 use sluice_schema::id::ProjectId;
-use sluice_schema::wire::{Scratch, health};
+use sluice_schema::wire::Scratch;
 
 use crate::dead_letter::{DeadLetter, Reason};
-use crate::flag_maps::FlagMaps;
+use crate::facts::Facts;
 use crate::metrics::Outcomes;
-use crate::rows::{HealthRows, Origin};
+use crate::rows::Origin;
 
 /// The projects that a frame's slugs name.
 pub(crate) type Projects = HashMap<String, Option<ProjectId>>;
 
 /// Rows, letters and counts of the open batch.
 #[derive(Default)]
-pub(crate) struct Assembly {
-    pub(crate) rows: HealthRows,
+pub(crate) struct Assembly<F> {
+    pub(crate) facts: F,
     pub(crate) letters: Vec<DeadLetter>,
     pub(crate) outcomes: Outcomes,
-    pub(crate) flags: FlagMaps,
     scratch: Scratch,
 }
 
@@ -34,7 +31,7 @@ pub(crate) struct Remains {
     pub(crate) outcomes: Outcomes,
 }
 
-impl Assembly {
+impl<F: Facts> Assembly<F> {
     /// Adds the requests of a frame.
     pub(crate) fn add_frame(
         &mut self,
@@ -63,28 +60,29 @@ impl Assembly {
         projects: &Projects,
         first_index: u32,
     ) -> u32 {
-        if request.kind != ContentKind::Health {
-            self.refuse(record, request, Reason::WrongKind, "not a health body");
+        if request.kind != F::CONTENT {
+            self.refuse(record, request, Reason::WrongKind, "not of this log");
             return 0;
         }
-        let batch = match health::decode(request.payload, &mut self.scratch) {
-            Ok(batch) => batch,
+        let origin = project_of(request, projects).map(|project| Origin {
+            frame: header.id,
+            offset: record.offset,
+            first_index: first_index as u16,
+            project,
+            received_at_us: request.received_at_us,
+        });
+        let added = self
+            .facts
+            .add(request.payload, &mut self.scratch, origin.as_ref());
+        let kept = match added {
+            Ok(kept) => kept,
             Err(refusal) => {
                 let detail = refusal.to_string();
                 self.refuse(record, request, Reason::RefusedBody, &detail);
                 return 0;
             }
         };
-        let kept = batch.kept();
-        if let Some(project) = project_of(request, projects) {
-            let origin = Origin {
-                frame: header.id,
-                offset: record.offset,
-                first_index: first_index as u16,
-                project,
-                received_at_us: request.received_at_us,
-            };
-            self.rows.push(&origin, &batch, &mut self.flags);
+        if origin.is_some() {
             self.outcomes.stored += u64::from(kept);
         } else {
             let reason = Reason::UnknownProject;
@@ -123,7 +121,7 @@ impl Assembly {
 
     /// Ends the batch.
     pub(crate) fn take(&mut self) -> Remains {
-        self.rows.clear();
+        self.facts.clear();
         Remains {
             letters: std::mem::take(&mut self.letters),
             outcomes: std::mem::take(&mut self.outcomes),
@@ -141,10 +139,11 @@ fn project_of(request: &Request<'_>, projects: &Projects) -> Option<ProjectId> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sluice_schema::frame::{Frame, FrameBuilder};
+    use sluice_schema::frame::{ContentKind, Frame, FrameBuilder};
     use sluice_schema::id::FrameId;
 
     use super::*;
+    use crate::health::Health;
 
     #[derive(Clone, Copy, Debug)]
     enum Kind {
@@ -197,11 +196,11 @@ mod tests {
         fn each_event_has_one_outcome(requests in proptest::collection::vec(any_request(), 0..20)) {
             let frame = frame(&requests);
             let record = Stored { offset: 3, bytes: Bytes::new() };
-            let mut assembly = Assembly::default();
+            let mut assembly = Assembly::<Health>::default();
             let parsed = frame.requests().unwrap();
             assembly.add_frame(&record, &frame.header, &parsed, &Projects::new());
             prop_assert_eq!(assembly.outcomes.total(), u64::from(frame.header.events));
-            prop_assert_eq!(assembly.outcomes.stored as usize, assembly.rows.len());
+            prop_assert_eq!(assembly.outcomes.stored as usize, assembly.facts.rows.len());
             let good = requests.iter().filter(|(kind, _)| matches!(kind, Kind::Known));
             prop_assert_eq!(assembly.letters.len(), requests.len() - good.count());
         }

@@ -47,7 +47,7 @@ impl ClickHouseConfig {
 pub struct KafkaConfig {
     /// `SLUICE_KAFKA_BROKERS`: comma-separated `host:port`; required.
     pub brokers: String,
-    /// `SLUICE_KAFKA_PARTITIONS`: of the health topic, if it has to be created; 12.
+    /// `SLUICE_KAFKA_PARTITIONS`: of each of the two topics of facts, if it has to be created; 12.
     pub partitions: u32,
     /// `SLUICE_INSTANCE_ID`: unlike that of any other aggregator, and the same
     /// after a restart; the host's name.

@@ -2,8 +2,7 @@
 //!
 //! Each answer is the same when a range is read again (docs/decisions/0011).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sluice_eventlog::{Offset, Partition};
 use sluice_schema::frame::{ProjectRef, Request};
@@ -12,17 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::assemble::Projects;
 use crate::batch::BatchLimits;
-use crate::caps::Caps;
 use crate::dead_letter::DeadLetterOffice;
-use crate::metrics;
+use crate::facts::Facts;
 use crate::progress::ProgressBoard;
 use crate::projects::ProjectDirectory;
 use crate::retry::{Stopped, until_done};
-use crate::rows::{HealthRows, ProjectHour, Seen};
 use crate::store::Store;
 
 /// What the workers of a process share.
-pub(crate) struct Context {
+pub(crate) struct Context<F: Facts> {
     /// Topic and incarnation of the log.
     pub(crate) source: Arc<str>,
     pub(crate) store: Store,
@@ -30,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) dead_letters: DeadLetterOffice,
     pub(crate) progress: Arc<ProgressBoard>,
     pub(crate) limits: BatchLimits,
-    pub(crate) caps: Mutex<Caps>,
+    pub(crate) shared: F::Shared,
 }
 
 /// Where a frame lies.
@@ -40,12 +37,7 @@ pub(crate) struct Place {
     pub(crate) offset: Offset,
 }
 
-impl Context {
-    pub(crate) fn caps(&self) -> MutexGuard<'_, Caps> {
-        // The register is whole between any two of its calls.
-        self.caps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl<F: Facts> Context<F> {
     /// Whether the store has rows of a frame from a lower offset of its partition.
     pub(crate) async fn is_stored(
         &self,
@@ -99,24 +91,6 @@ impl Context {
             .put_resolved_slugs(&self.source, partition, offset, &answers);
         put.await.map_err(|e| e.to_string())?;
         Ok(answers)
-    }
-
-    /// What of a batch is over the caps of its hours.
-    pub(crate) async fn rule(
-        &self,
-        rows: &HealthRows,
-        stop: &CancellationToken,
-    ) -> Result<BTreeMap<ProjectHour, Seen>, Stopped> {
-        let unknown = self.caps().unknown(rows);
-        let learnt = until_done("caps", stop, || self.store.admitted(&unknown)).await?;
-        let mut caps = self.caps();
-        for (slot, admitted) in learnt {
-            caps.learn(slot, admitted);
-        }
-        let over = caps.rule(rows);
-        let values = over.values().map(|seen| seen.names.len() + seen.maps.len());
-        metrics::over_cap(values.sum());
-        Ok(over)
     }
 }
 

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::AggregatorError;
 use crate::context::Context;
+use crate::facts::Facts;
 use crate::metrics;
 use crate::retry::until_done;
 use crate::send::now_us;
@@ -51,8 +52,8 @@ enum TakeOver {
 }
 
 /// Ends what earlier owners left running, then asks what they left behind.
-async fn take_over(
-    context: &Context,
+async fn take_over<F: Facts>(
+    context: &Context<F>,
     assigned: &[(Partition, Offset)],
 ) -> clickhouse::error::Result<Vec<(Partition, TakeOver)>> {
     let partitions: Vec<Partition> = assigned.iter().map(|(partition, _)| *partition).collect();
@@ -65,8 +66,8 @@ async fn take_over(
     Ok(taken_over)
 }
 
-async fn begin_at(
-    context: &Context,
+async fn begin_at<F: Facts>(
+    context: &Context<F>,
     partition: Partition,
     committed: Offset,
 ) -> clickhouse::error::Result<TakeOver> {
@@ -97,8 +98,8 @@ struct Running {
 }
 
 /// The state of the reading thread.
-pub(crate) struct Driver {
-    context: Arc<Context>,
+pub(crate) struct Driver<F: Facts> {
+    context: Arc<Context<F>>,
     log: Arc<dyn EventLog>,
     reader: Box<dyn LogReader>,
     workers: BTreeMap<Partition, Running>,
@@ -110,9 +111,9 @@ pub(crate) struct Driver {
     told_at: Instant,
 }
 
-impl Driver {
+impl<F: Facts> Driver<F> {
     pub(crate) fn new(
-        context: Arc<Context>,
+        context: Arc<Context<F>>,
         log: Arc<dyn EventLog>,
         reader: Box<dyn LogReader>,
         runtime: Handle,
@@ -225,7 +226,7 @@ impl Driver {
         });
         let runtime = self.runtime.clone();
         let thread = thread::Builder::new()
-            .name(format!("partition-{partition}"))
+            .name(format!("{}-{partition}", F::LOG))
             .spawn(move || runtime.block_on(worker.run()))
             .map_err(|e| AggregatorError::Worker(format!("no thread for a worker: {e}")))?;
         let running = Running {
@@ -249,7 +250,7 @@ impl Driver {
         self.take_commits(Duration::ZERO);
         self.due.remove(&partition);
         self.context.progress.revoked(partition);
-        self.context.caps().forget();
+        F::revoked(&self.context.shared, partition);
     }
 
     fn hand_over(&self, partition: Partition, records: Vec<Stored>) {
@@ -279,7 +280,7 @@ impl Driver {
         }
         self.told_at = Instant::now();
         for (partition, lag) in self.reader.lag() {
-            metrics::lag(partition, lag);
+            metrics::lag(F::LOG, partition, lag);
             if lag == 0 {
                 self.tell(partition, Input::CaughtUp(now_us()));
             }

@@ -1,8 +1,9 @@
-//! Log to ClickHouse, exactly once in effect.
+//! Logs to ClickHouse, exactly once in effect.
 //!
 //! The path of an event: the [`driver`] thread reads frames from the log and
 //! gives each partition's to its [`worker`], which decodes them into columns
 //! ([`rows`]), cuts [`batch`]es and encodes them as Native blocks ([`native`]).
+//! Flag evaluations ([`evaluations`]) come from a log of their own on the same path.
 //! A batch is sent ([`send`]) until ClickHouse has acknowledged it in the raw
 //! table and in every view, under a token that names its place in the log;
 //! then the position is committed. Beside that one aggregator folds what is
@@ -22,11 +23,15 @@ pub mod config;
 mod context;
 pub mod dead_letter;
 mod driver;
+pub mod evaluations;
+mod facts;
 pub mod flag_maps;
 pub mod fold;
+mod health;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
+mod pipeline;
 pub mod progress;
 pub mod projects;
 mod retry;
@@ -37,31 +42,28 @@ pub mod store;
 mod worker;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use sluice_eventlog::{EventLog, LogError, LogReader};
+use sluice_eventlog::{EventLog, LogError};
+use sqlx::PgPool;
 use thiserror::Error;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchLimits;
-use crate::caps::Caps;
-use crate::context::Context;
-use crate::dead_letter::DeadLetterOffice;
-use crate::driver::Driver;
+use crate::evaluations::Evaluations;
+use crate::evaluations::contexts::Contexts;
 use crate::fold::Folder;
 use crate::fold::store::FoldStore;
+use crate::health::Health;
+use crate::pipeline::Pipeline;
 use crate::progress::{Progress, ProgressBoard};
 use crate::projects::ProjectDirectory;
-use crate::retry::{Stopped, until_done};
-use crate::store::Store;
 
-/// Name of the group whose positions the log keeps.
+/// Group whose positions in the log of health events are the aggregators'.
 pub const GROUP: &str = "aggregator";
-/// How often watermarks are stored while rows arrive, and otherwise.
-const WATERMARKS_EVERY: Duration = Duration::from_secs(1);
-const IDLE_WATERMARKS_EVERY: u32 = 10;
+/// The same of flag evaluations. Of its own: a group that shares the partitions
+/// of two topics moves them together.
+pub const EVALUATIONS_GROUP: &str = "aggregator-evaluations";
 
 /// Why an aggregator ended by itself.
 #[derive(Debug, Error)]
@@ -75,8 +77,9 @@ pub enum AggregatorError {
 }
 
 /// What an aggregator works with.
+#[derive(Clone)]
 pub struct Parts {
-    /// Frames of health events.
+    /// Frames of health events, or of flag evaluations.
     pub log: Arc<dyn EventLog>,
     /// Where what cannot become rows goes.
     pub dead_letters: Arc<dyn EventLog>,
@@ -92,14 +95,31 @@ pub struct Parts {
 pub struct Aggregator {
     parts: Parts,
     progress: Arc<ProgressBoard>,
+    facts: Kind,
+}
+
+/// What the frames of the log hold.
+enum Kind {
+    Health,
+    Evaluations(Contexts),
 }
 
 impl Aggregator {
-    /// Nothing runs yet.
+    /// Of health events. Nothing runs yet.
     pub fn new(parts: Parts) -> Self {
+        Self::of(Kind::Health, parts)
+    }
+
+    /// Of flag evaluations, whose contexts are kept in `postgres`. Nothing runs yet.
+    pub fn evaluations(parts: Parts, postgres: PgPool) -> Self {
+        Self::of(Kind::Evaluations(Contexts::new(postgres)), parts)
+    }
+
+    fn of(facts: Kind, parts: Parts) -> Self {
         Self {
             parts,
             progress: Arc::default(),
+            facts,
         }
     }
 
@@ -110,79 +130,33 @@ impl Aggregator {
 
     /// Runs until `stop`, then finishes what is in flight.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AggregatorError> {
-        let Ok(reader) = open_reader(&self.parts.log, &stop).await else {
-            return Ok(());
-        };
-        let reader = reader?;
-        let source = format!("health@{}", reader.incarnation());
-        let folds = FoldStore::new(self.parts.clickhouse.clone());
-        let folder = Folder::new(folds, source.clone(), self.parts.log.partitions());
-        let context = Arc::new(Context {
-            source: source.into(),
-            store: Store::new(self.parts.clickhouse),
-            projects: self.parts.projects,
-            dead_letters: DeadLetterOffice::new(self.parts.dead_letters),
-            progress: self.progress,
-            limits: self.parts.limits,
-            caps: Mutex::new(Caps::default()),
-        });
-        let watermarks = tokio::spawn(store_watermarks(Arc::clone(&context), stop.clone()));
-        let folds = tokio::spawn({
-            let (context, stop) = (Arc::clone(&context), stop.clone());
-            async move { folder.run(&context.progress, stop).await }
-        });
-        let driver = Driver::new(
-            context,
-            self.parts.log,
-            reader,
-            Handle::current(),
-            stop.clone(),
-        );
-        let ended = tokio::task::spawn_blocking(|| driver.run()).await;
-        stop.cancel();
-        // They end with the token; a panic in them has been reported.
-        let _ = tokio::join!(watermarks, folds);
-        ended.unwrap_or_else(|e| Err(AggregatorError::Worker(e.to_string())))
-    }
-}
-
-/// Waits for the log for as long as it takes.
-async fn open_reader(
-    log: &Arc<dyn EventLog>,
-    stop: &CancellationToken,
-) -> Result<Result<Box<dyn LogReader>, LogError>, Stopped> {
-    until_done("log", stop, || {
-        let log = Arc::clone(log);
-        let opened = tokio::task::spawn_blocking(move || log.reader(GROUP));
-        async {
-            match opened.await {
-                Ok(Err(LogError::Unavailable(error))) => Err(error),
-                Ok(done) => Ok(done),
-                Err(panicked) => Ok(Err(LogError::Fatal(panicked.to_string()))),
+        let (parts, progress) = (self.parts, self.progress);
+        match self.facts {
+            Kind::Health => {
+                let caps = Mutex::default();
+                let folds = FoldStore::new(parts.clickhouse.clone());
+                let opened = Pipeline::<Health>::open(parts, caps, Arc::clone(&progress), &stop);
+                let Some(pipeline) = opened.await? else {
+                    return Ok(());
+                };
+                let partitions = pipeline.partitions();
+                let source = pipeline.source().to_owned();
+                let folder = Folder::new(folds, source, partitions);
+                let folds = tokio::spawn({
+                    let stop = stop.clone();
+                    async move { folder.run(&progress, stop).await }
+                });
+                let ended = pipeline.run(stop).await;
+                // It ends with the token; a panic in it has been reported.
+                let _ = folds.await;
+                ended
             }
-        }
-    })
-    .await
-}
-
-/// Stores the watermarks once a second while they move with new rows, and
-/// every ten seconds while they move with the clock.
-async fn store_watermarks(context: Arc<Context>, stop: CancellationToken) {
-    let progress = context.progress.subscribe();
-    let mut stored_inserts = 0;
-    for tick in 0_u32.. {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(WATERMARKS_EVERY) => {}
-        }
-        let inserts = progress.borrow().inserts;
-        let marks = context.progress.watermarks();
-        if marks.is_empty() || (inserts == stored_inserts && tick % IDLE_WATERMARKS_EVERY != 0) {
-            continue;
-        }
-        match context.store.put_watermarks(&context.source, &marks).await {
-            Ok(()) => stored_inserts = inserts,
-            Err(error) => tracing::warn!(%error, "watermarks were not stored; trying again"),
+            Kind::Evaluations(contexts) => {
+                match Pipeline::<Evaluations>::open(parts, contexts, progress, &stop).await? {
+                    Some(pipeline) => pipeline.run(stop).await,
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

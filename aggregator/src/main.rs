@@ -63,6 +63,7 @@ fn open_logs(config: &KafkaConfig) -> Result<Logs, Box<dyn Error>> {
     };
     Ok(Logs {
         health: Arc::new(log(topics::HEALTH, config.partitions)?),
+        evaluations: Arc::new(log(topics::EVALUATIONS, config.partitions)?),
         dead_letters: Arc::new(log(topics::DEAD_LETTER, 1)?),
     })
 }

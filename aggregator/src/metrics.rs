@@ -20,6 +20,7 @@ const LATE_HOURS: &str = "sluice_aggregator_late_hours_total";
 const OVER_CAP: &str = "sluice_aggregator_over_cap_total";
 const PAST_RATES: &str = "sluice_aggregator_rows_past_rates_total";
 const LETTERS_LOST: &str = "sluice_aggregator_letters_lost_total";
+const CONTEXTS_DROPPED: &str = "sluice_aggregator_contexts_dropped_total";
 const FOLD_SECONDS: &str = "sluice_aggregator_fold_seconds";
 const FOLDED_BEHIND: &str = "sluice_aggregator_folded_behind_seconds";
 const UNKNOWN_MAPS: &str = "sluice_aggregator_unknown_flag_maps";
@@ -57,7 +58,10 @@ impl Outcomes {
 
 /// Declares every metric, with zeros where labels are known.
 pub fn describe() {
-    describe_counter!(EVENTS, "Accepted events by what became of them");
+    describe_counter!(
+        EVENTS,
+        "Accepted events and evaluations by what became of them"
+    );
     describe_counter!(INSERTS, "Batches that the store acknowledged");
     describe_histogram!(INSERT_ROWS, "Rows of a batch");
     describe_histogram!(
@@ -89,6 +93,14 @@ pub fn describe() {
         LETTERS_LOST,
         "Dead letters that their full log did not take"
     );
+    describe_counter!(
+        CONTEXTS_DROPPED,
+        "Contexts that Postgres can never store: a defect"
+    );
+    describe_gauge!(LAG, "Records not read yet, by log and partition");
+    for log in ["health", "evaluations"] {
+        count_outcomes(log, &Outcomes::default());
+    }
     describe_histogram!(FOLD_SECONDS, Unit::Seconds, "Duration of folds, by kind");
     describe_histogram!(
         FOLDED_BEHIND,
@@ -99,25 +111,23 @@ pub fn describe() {
         UNKNOWN_MAPS,
         "Flag maps of the last day's folds that the dictionary does not have"
     );
-    describe_gauge!(LAG, "Records not read yet, by partition");
-    count_outcomes(&Outcomes::default());
     gap(0);
 }
 
-pub(crate) fn count_outcomes(outcomes: &Outcomes) {
+pub(crate) fn count_outcomes(log: &'static str, outcomes: &Outcomes) {
     for (outcome, events) in outcomes.by_label() {
-        counter!(EVENTS, "outcome" => outcome).increment(events);
+        counter!(EVENTS, "log" => log, "outcome" => outcome).increment(events);
     }
 }
 
-pub(crate) fn inserted(rows: usize, took: Duration) {
-    counter!(INSERTS).increment(1);
-    histogram!(INSERT_ROWS).record(rows as f64);
-    histogram!(INSERT_SECONDS).record(took.as_secs_f64());
+pub(crate) fn inserted(log: &'static str, rows: usize, took: Duration) {
+    counter!(INSERTS, "log" => log).increment(1);
+    histogram!(INSERT_ROWS, "log" => log).record(rows as f64);
+    histogram!(INSERT_SECONDS, "log" => log).record(took.as_secs_f64());
 }
 
-pub(crate) fn fresh(oldest: Duration) {
-    histogram!(FRESHNESS).record(oldest.as_secs_f64());
+pub(crate) fn fresh(log: &'static str, oldest: Duration) {
+    histogram!(FRESHNESS, "log" => log).record(oldest.as_secs_f64());
 }
 
 pub(crate) fn retried(what: &'static str) {
@@ -148,6 +158,14 @@ pub(crate) fn letter_lost() {
     counter!(LETTERS_LOST).increment(1);
 }
 
+pub(crate) fn contexts_dropped(contexts: usize) {
+    counter!(CONTEXTS_DROPPED).increment(contexts as u64);
+}
+
+pub(crate) fn lag(log: &'static str, partition: u32, records: u64) {
+    gauge!(LAG, "log" => log, "partition" => partition.to_string()).set(records as f64);
+}
+
 /// What was folded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FoldKind {
@@ -171,8 +189,4 @@ pub(crate) fn folded_behind(behind: Duration) {
 
 pub(crate) fn unknown_maps(maps: u64) {
     gauge!(UNKNOWN_MAPS).set(maps as f64);
-}
-
-pub(crate) fn lag(partition: u32, records: u64) {
-    gauge!(LAG, "partition" => partition.to_string()).set(records as f64);
 }

@@ -1,7 +1,7 @@
 //! Makes a closed batch durable, in the one order that survives a crash
 //! between any two steps.
 //!
-//! Letters, then the dictionary, then the rows, then the ledger of late hours;
+//! Letters, then what the rows rest on, then the rows, then what rests on them;
 //! the position is committed by the reader afterwards. Each step may be
 //! repeated: see docs/decisions/0011.
 
@@ -16,27 +16,23 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::BatchId;
 use crate::context::Context;
 use crate::dead_letter::DeadLetter;
+use crate::facts::Facts;
 use crate::metrics::{self, Outcomes};
 use crate::retry::{Stopped, until_done};
-use crate::rows::{MICROS_PER_HOUR, NewMap};
 
 /// How often a full log of dead letters is asked again.
 const MAX_REFUSALS: u32 = 5;
 
 /// A closed batch.
-pub(crate) struct Job {
+pub(crate) struct Job<F: Facts> {
     pub(crate) id: BatchId,
     pub(crate) rows: usize,
     /// Empty where the batch left no row.
     pub(crate) block: Bytes,
     pub(crate) letters: Vec<DeadLetter>,
-    pub(crate) new_maps: Vec<NewMap>,
-    /// Hours since 1970 that have rows.
-    pub(crate) hours: Vec<u32>,
+    pub(crate) beside: F::Beside,
     /// Earliest and latest receipt, in microseconds since 1970.
     pub(crate) received_us: Option<(i64, i64)>,
-    /// Rows whose hours are no longer kept apart from raw.
-    pub(crate) past_rates: usize,
     pub(crate) outcomes: Outcomes,
 }
 
@@ -47,22 +43,24 @@ pub(crate) fn now_us() -> i64 {
 }
 
 /// Sends `job` until it is acknowledged; gives it back.
-pub(crate) async fn send(
-    context: Arc<Context>,
-    job: Job,
+pub(crate) async fn send<F: Facts>(
+    context: Arc<Context<F>>,
+    job: Job<F>,
     stop: CancellationToken,
-) -> Result<Job, Stopped> {
+) -> Result<Job<F>, Stopped> {
     post_letters(&context, &job, &stop).await?;
+    F::store_before(&context, &job, &stop).await?;
     if job.rows > 0 {
         store_rows(&context, &job, &stop).await?;
     }
-    metrics::count_outcomes(&job.outcomes);
+    F::store_after(&context, &job, &stop).await?;
+    metrics::count_outcomes(F::LOG, &job.outcomes);
     Ok(job)
 }
 
-async fn post_letters(
-    context: &Context,
-    job: &Job,
+async fn post_letters<F: Facts>(
+    context: &Context<F>,
+    job: &Job<F>,
     stop: &CancellationToken,
 ) -> Result<(), Stopped> {
     let partition = job.id.partition;
@@ -80,9 +78,9 @@ async fn post_letters(
 }
 
 /// A log of dead letters that stays full costs a letter, not the partition.
-async fn post_letter(
-    context: &Context,
-    job: &Job,
+async fn post_letter<F: Facts>(
+    context: &Context<F>,
+    job: &Job<F>,
     letter: &DeadLetter,
     stop: &CancellationToken,
 ) -> Result<(), Stopped> {
@@ -102,44 +100,24 @@ async fn post_letter(
     .await
 }
 
-async fn store_rows(context: &Context, job: &Job, stop: &CancellationToken) -> Result<(), Stopped> {
-    let store = &context.store;
-    if !job.new_maps.is_empty() {
-        until_done("flag maps", stop, || async {
-            store.put_flag_maps(&job.new_maps).await
-        })
-        .await?;
-    }
+async fn store_rows<F: Facts>(
+    context: &Context<F>,
+    job: &Job<F>,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
     let started = Instant::now();
-    until_done("insert", stop, || async {
-        store.insert_health(&job.id, job.block.clone()).await
+    until_done("insert", stop, || {
+        context.store.insert(&job.id, job.block.clone())
     })
     .await?;
-    metrics::inserted(job.rows, started.elapsed());
-    metrics::past_rates(job.past_rates);
+    metrics::inserted(F::LOG, job.rows, started.elapsed());
     report_freshness(job);
-    mark_late(context, job, stop).await
+    Ok(())
 }
 
-fn report_freshness(job: &Job) {
+fn report_freshness<F: Facts>(job: &Job<F>) {
     if let Some((oldest_us, _)) = job.received_us {
         let waited_us = now_us().saturating_sub(oldest_us).max(0);
-        metrics::fresh(Duration::from_micros(waited_us as u64));
+        metrics::fresh(F::LOG, Duration::from_micros(waited_us as u64));
     }
-}
-
-/// Hours that are over may be folded already: the ledger says to fold them again.
-async fn mark_late(context: &Context, job: &Job, stop: &CancellationToken) -> Result<(), Stopped> {
-    let now_us = now_us();
-    let current = now_us.div_euclid(MICROS_PER_HOUR) as u32;
-    let late: Vec<u32> = job.hours.iter().copied().filter(|h| *h < current).collect();
-    if late.is_empty() {
-        return Ok(());
-    }
-    metrics::late_hours(late.len());
-    let store = &context.store;
-    until_done("late hours", stop, || async {
-        store.mark_late(&late, now_us).await
-    })
-    .await
 }

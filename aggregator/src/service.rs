@@ -5,19 +5,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clickhouse::Client;
 use sluice_eventlog::{EventLog, Health};
 use sluice_service::admin::{self, Readiness};
 use sluice_service::lifecycle::Lifecycle;
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchLimits;
 use crate::config::Config;
 use crate::{Aggregator, Parts, metrics, migrate};
 
-/// Slugs are rare, and answers are remembered.
-const POSTGRES_CONNECTIONS: u32 = 2;
+/// Each partition of evaluations has one short statement a second; slugs are rare.
+const POSTGRES_CONNECTIONS: u32 = 8;
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is in flight gets this long to be acknowledged.
 const FINISH: Duration = Duration::from_secs(20);
@@ -27,6 +30,8 @@ const LEAVE: Duration = Duration::from_secs(1);
 pub struct Logs {
     /// Frames of health events.
     pub health: Arc<dyn EventLog>,
+    /// Frames of flag evaluations.
+    pub evaluations: Arc<dyn EventLog>,
     /// Where what cannot become rows goes.
     pub dead_letters: Arc<dyn EventLog>,
 }
@@ -42,6 +47,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>>
     let readiness = Readiness::new();
     let migrated = readiness.signal("clickhouse");
     register_log(&readiness, "log", &logs.health);
+    register_log(&readiness, "evaluations_log", &logs.evaluations);
     register_log(&readiness, "dead_letters", &logs.dead_letters);
     let listener = TcpListener::bind(config.admin.listen).await?;
     let admin = tokio::spawn(admin::serve(listener, registry, readiness.clone()));
@@ -52,29 +58,17 @@ pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>>
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(POSTGRES_TIMEOUT)
         .connect_lazy(config.postgres_url.expose())?;
-    let aggregator = Aggregator::new(Parts {
-        log: logs.health,
-        dead_letters: logs.dead_letters,
-        clickhouse: config.clickhouse.client(),
-        projects: Arc::new(postgres),
-        limits: BatchLimits::default(),
-    });
+    let aggregators = aggregators(logs, &config.clickhouse.client(), &postgres);
     let stop = CancellationToken::new();
     let mut lifecycle = Lifecycle::new();
-    let reporter = lifecycle.failure_reporter();
-    let running = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if let Err(error) = aggregator.run(stop).await {
-                reporter.report("aggregator", &error);
-            }
-        }
-    });
+    let running = aggregators.map(|aggregator| spawn(aggregator, &stop, &lifecycle));
     lifecycle.stage("readiness", LEAVE, async move { readiness.stop() });
     lifecycle.stage("aggregator", FINISH, async move {
         stop.cancel();
-        // Its failure was reported where it happened.
-        drop(running.await);
+        for running in running {
+            // Its failure was reported where it happened.
+            drop(running.await);
+        }
     });
     lifecycle.stage("admin port", LEAVE, async move { admin.abort() });
     Ok(lifecycle.run().await?)
@@ -86,4 +80,33 @@ fn register_log(readiness: &Readiness, name: &'static str, log: &Arc<dyn EventLo
         Health::Ready => Ok(()),
         Health::NotReady(reason) => Err(reason),
     });
+}
+
+/// One aggregator for each log of facts.
+pub fn aggregators(logs: Logs, clickhouse: &Client, postgres: &PgPool) -> [Aggregator; 2] {
+    let parts = |log| Parts {
+        log,
+        dead_letters: Arc::clone(&logs.dead_letters),
+        clickhouse: clickhouse.clone(),
+        projects: Arc::new(postgres.clone()),
+        limits: BatchLimits::default(),
+    };
+    [
+        Aggregator::new(parts(logs.health)),
+        Aggregator::evaluations(parts(logs.evaluations), postgres.clone()),
+    ]
+}
+
+/// Runs an aggregator until the token; its failure stops the process in order.
+pub fn spawn(
+    aggregator: Aggregator,
+    stop: &CancellationToken,
+    lifecycle: &Lifecycle,
+) -> JoinHandle<()> {
+    let (stop, reporter) = (stop.clone(), lifecycle.failure_reporter());
+    tokio::spawn(async move {
+        if let Err(error) = aggregator.run(stop).await {
+            reporter.report("aggregator", &error);
+        }
+    })
 }

@@ -13,6 +13,7 @@ use clickhouse::{Client, Row};
 use serde::Deserialize;
 use serde_json::json;
 use sluice_eventlog::{Offset, Partition};
+use sluice_schema::clickhouse::EXACTLY_ONCE_SETTINGS;
 use sluice_schema::id::{FrameId, ProjectId};
 
 use crate::batch::{BatchId, token_prefix};
@@ -28,22 +29,6 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// What is compressed and sent at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
 const SECONDS_PER_HOUR: u32 = 3_600;
-
-/// Each of these matters for exactly-once (docs/decisions/0011): one block an
-/// insert, deduplicated by token in the table and in every view behind it.
-const INSERT_SETTINGS: [(&str, &str); 10] = [
-    ("async_insert", "0"),
-    ("deduplicate_insert", "enable"),
-    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-    ("materialized_views_ignore_errors", "0"),
-    ("max_insert_threads", "1"),
-    ("max_insert_block_size", "1048576"),
-    ("min_insert_block_size_rows", "1048576"),
-    ("min_insert_block_size_bytes", "1073741824"),
-    ("parallel_view_processing", "0"),
-    // A backlog of quiet days has many hours in one batch, each a partition.
-    ("max_partitions_per_insert_block", "0"),
-];
 
 /// A batch that an earlier owner of a partition sent, and that may be there in part.
 #[derive(Clone, Copy, Debug, Row, Deserialize)]
@@ -68,25 +53,27 @@ struct HourValues {
 #[derive(Clone)]
 pub struct Store {
     client: Client,
+    /// Where a batch's rows go.
+    raw: &'static str,
 }
 
 impl Store {
-    /// Over a client of the database.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Over a client of the database, for batches of the raw table `raw`.
+    pub fn new(client: Client, raw: &'static str) -> Self {
+        Self { client, raw }
     }
 
     /// Inserts a block of raw rows, with everything that views make of it.
     /// Sent again, it changes nothing that is there and adds what is missing.
-    pub async fn insert_health(&self, id: &BatchId, block: Bytes) -> Result<()> {
+    pub async fn insert(&self, id: &BatchId, block: Bytes) -> Result<()> {
         let token = id.to_string();
         let mut insert = self
             .client
-            .insert_formatted_with("INSERT INTO health_events FORMAT Native")
+            .insert_formatted_with(format!("INSERT INTO {} FORMAT Native", self.raw))
             .with_setting("insert_deduplication_token", &token)
             .with_setting("query_id", &token)
             .with_timeouts(Some(SEND_TIMEOUT), Some(INSERT_TIMEOUT));
-        for (name, value) in INSERT_SETTINGS {
+        for (name, value) in EXACTLY_ONCE_SETTINGS {
             insert = insert.with_setting(name, value);
         }
         for chunk in (0..block.len()).step_by(CHUNK_BYTES) {
@@ -119,12 +106,15 @@ impl Store {
         partition: Partition,
         from: Offset,
     ) -> Result<Option<LastBatch>> {
-        let newest = "SELECT argMax(batch_first, batch_last) AS first, max(batch_last) AS last, \
+        let newest = format!(
+            "SELECT argMax(batch_first, batch_last) AS first, max(batch_last) AS last, \
              toUnixTimestamp64Micro(argMax(received_at, batch_last)) AS received_us, count() AS rows \
-             FROM health_events WHERE src_topic = ? AND src_partition = ? AND batch_last >= ?";
+             FROM {} WHERE src_topic = ? AND src_partition = ? AND batch_last >= ?",
+            self.raw
+        );
         let query = self
             .client
-            .query(newest)
+            .query(&newest)
             .bind(source)
             .bind(partition)
             .bind(from);
@@ -134,9 +124,12 @@ impl Store {
 
     /// About how many batches of all partitions were inserted after this receipt.
     pub async fn batches_since(&self, received_us: i64) -> Result<u64> {
-        let batches = "SELECT uniq(src_topic, src_partition, batch_first) FROM health_events \
-             WHERE received_at >= fromUnixTimestamp64Micro(?, 'UTC')";
-        within(self.client.query(batches).bind(received_us).fetch_one()).await
+        let batches = format!(
+            "SELECT uniq(src_topic, src_partition, batch_first) FROM {} \
+             WHERE received_at >= fromUnixTimestamp64Micro(?, 'UTC')",
+            self.raw
+        );
+        within(self.client.query(&batches).bind(received_us).fetch_one()).await
     }
 
     /// The lowest offset of its partition from which a frame has rows, if it has
@@ -147,13 +140,16 @@ impl Store {
         partition: Partition,
         (frame, received_us): (FrameId, (i64, i64)),
     ) -> Result<Option<Offset>> {
-        let stored = "SELECT min(src_offset), count() FROM health_events \
+        let stored = format!(
+            "SELECT min(src_offset), count() FROM {} \
              WHERE src_topic = ? AND src_partition = ? AND frame_id = toUUID(?) \
              AND received_at >= fromUnixTimestamp64Micro(?, 'UTC') \
-             AND received_at <= fromUnixTimestamp64Micro(?, 'UTC')";
+             AND received_at <= fromUnixTimestamp64Micro(?, 'UTC')",
+            self.raw
+        );
         let query = self
             .client
-            .query(stored)
+            .query(&stored)
             .bind(source)
             .bind(partition)
             .bind(frame.to_string())

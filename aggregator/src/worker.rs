@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 use crate::assemble::Assembly;
 use crate::batch::{BatchId, Batcher, Close};
 use crate::context::{Context, Place};
+use crate::facts::Facts;
 use crate::metrics;
 use crate::retry::Stopped;
-use crate::rows::RATES_KEPT_US;
-use crate::send::{Job, now_us, send};
+use crate::send::{Job, send};
 
 /// What the reader tells a worker, in the order of the partition.
 pub(crate) enum Input {
@@ -48,8 +48,8 @@ pub(crate) struct Commit {
 }
 
 /// What a worker is made of.
-pub(crate) struct WorkerParts {
-    pub(crate) context: Arc<Context>,
+pub(crate) struct WorkerParts<F: Facts> {
+    pub(crate) context: Arc<Context<F>>,
     pub(crate) partition: Partition,
     /// Where the batch ends that an earlier owner may have stored in part.
     pub(crate) rebuild: Option<Offset>,
@@ -62,21 +62,21 @@ pub(crate) struct WorkerParts {
 }
 
 /// The state of one partition.
-pub(crate) struct Worker {
-    parts: WorkerParts,
-    assembly: Assembly,
+pub(crate) struct Worker<F: Facts> {
+    parts: WorkerParts<F>,
+    assembly: Assembly<F>,
     batcher: Batcher,
     backlog: VecDeque<Stored>,
     /// Records below are stored already, but could not be rebuilt.
     skip_below: Offset,
-    closed: Option<Job>,
-    in_flight: Option<JoinHandle<Result<Job, Stopped>>>,
+    closed: Option<Job<F>>,
+    in_flight: Option<JoinHandle<Result<Job<F>, Stopped>>>,
     /// Frames with rows in batches that are not acknowledged, and their offsets.
     unacknowledged: HashMap<FrameId, Offset>,
 }
 
-impl Worker {
-    pub(crate) fn new(parts: WorkerParts) -> Self {
+impl<F: Facts> Worker<F> {
+    pub(crate) fn new(parts: WorkerParts<F>) -> Self {
         let mut batcher = Batcher::new(parts.context.limits);
         if let Some(last) = parts.rebuild {
             batcher.rebuild_until(last);
@@ -148,8 +148,8 @@ impl Worker {
                 Ok(requests) => self.add_frame(record, &frame.header, &requests).await?,
             },
         }
-        let rows = &self.assembly.rows;
-        self.batcher.add(record.offset, rows.len(), rows.bytes());
+        let facts = &self.assembly.facts;
+        self.batcher.add(record.offset, facts.len(), facts.bytes());
         Ok(())
     }
 
@@ -172,10 +172,10 @@ impl Worker {
             }
         }
         let projects = context.resolve(place, requests, stop).await?;
-        let rows_before = self.assembly.rows.len();
+        let rows_before = self.assembly.facts.len();
         self.assembly.add_frame(record, header, requests, &projects);
         // As the store will answer once they are there: by rows.
-        if self.assembly.rows.len() > rows_before {
+        if self.assembly.facts.len() > rows_before {
             self.unacknowledged.insert(header.id, record.offset);
         }
         Ok(())
@@ -204,39 +204,29 @@ impl Worker {
         Ok(due)
     }
 
-    async fn close(&mut self, (first, last): (Offset, Offset)) -> Result<Job, Stopped> {
-        let context = &self.parts.context;
-        let over = context
-            .rule(&self.assembly.rows, &self.parts.revoked)
-            .await?;
-        let rows = &mut self.assembly.rows;
-        rows.apply(&over);
+    async fn close(&mut self, (first, last): (Offset, Offset)) -> Result<Job<F>, Stopped> {
+        let (context, stop) = (&self.parts.context, &self.parts.revoked);
+        let beside = self.assembly.facts.close(context, stop).await?;
         let id = BatchId {
-            source: Arc::clone(&self.parts.context.source),
+            source: Arc::clone(&context.source),
             partition: self.parts.partition,
             first,
             last,
         };
-        let mut hours: Vec<u32> = rows.hours().keys().map(|slot| slot.hour).collect();
-        hours.sort_unstable();
-        hours.dedup();
-        let block = if rows.is_empty() {
-            Bytes::new()
-        } else {
-            rows.encode(&id)
+        let facts = &self.assembly.facts;
+        let block = match facts.len() {
+            0 => Bytes::new(),
+            _ => facts.encode(&id),
         };
-        let past_rates = rows.received_before(now_us() - RATES_KEPT_US);
-        let (rows, new_maps, received_us) = (rows.len(), rows.new_maps(&over), rows.received_us());
+        let (rows, received_us) = (facts.len(), facts.received_us());
         let remains = self.assembly.take();
         Ok(Job {
             id,
             rows,
             block,
             letters: remains.letters,
-            new_maps,
-            hours,
+            beside,
             received_us,
-            past_rates,
             outcomes: remains.outcomes,
         })
     }
@@ -282,8 +272,8 @@ impl Worker {
         Err(Stopped)
     }
 
-    fn acknowledged(&mut self, job: &Job) -> Result<(), Stopped> {
-        self.assembly.flags.note_stored(&job.new_maps);
+    fn acknowledged(&mut self, job: &Job<F>) -> Result<(), Stopped> {
+        self.assembly.facts.acknowledged(&job.beside);
         self.unacknowledged.retain(|_, at| *at > job.id.last);
         let partition = self.parts.partition;
         if let Some((_, newest_us)) = job.received_us {
@@ -337,9 +327,9 @@ impl Worker {
 }
 
 /// Waits for the insert in flight; for ever where there is none.
-async fn finished(
-    in_flight: &mut Option<JoinHandle<Result<Job, Stopped>>>,
-) -> Result<Job, Stopped> {
+async fn finished<F: Facts>(
+    in_flight: &mut Option<JoinHandle<Result<Job<F>, Stopped>>>,
+) -> Result<Job<F>, Stopped> {
     match in_flight {
         None => pending().await,
         Some(insert) => {

@@ -346,7 +346,7 @@ async fn what_is_folded_is_what_the_metrics_say() {
         logs.health.reader(GROUP).unwrap().incarnation()
     );
     let folder = || Folder::new(FoldStore::new(client.clone()), source.clone(), 1);
-    let store = Store::new(client.clone());
+    let store = Store::new(client.clone(), "health_events");
     let random = &mut Random(20_261_127);
 
     let begun_us = now_us();

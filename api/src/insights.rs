@@ -13,6 +13,7 @@
 //!    merged and filtered are sums.
 
 mod answers;
+pub(crate) mod evaluations;
 mod flag_health;
 mod folds;
 mod metrics;
@@ -49,6 +50,7 @@ const MAX_PROJECTS: u64 = 100_000;
 /// Routes of this area, relative to the base path; merged by the crate root.
 pub(crate) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
+        .routes(routes!(evaluations::routes::get))
         .routes(routes!(timeseries::routes::get))
         .routes(routes!(observe::routes::events))
         .routes(routes!(performance::routes::get))

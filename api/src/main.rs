@@ -59,6 +59,7 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     });
     let closing = CancellationToken::new();
     let flags = state.flags.clone();
+    let served = state.clone();
     let router = network::behind(sluice_api::router(state), config.proxies);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server =
@@ -74,6 +75,11 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
         // The server's result is of no use to a process that ends.
         drop(server.await);
     });
+    lifecycle.stage(
+        "counts",
+        LEAVE,
+        async move { service::finish(&served).await },
+    );
     lifecycle.stage("workers", LEAVE, async move {
         workers.abort();
         admin.abort();

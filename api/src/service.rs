@@ -47,8 +47,16 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         flags.follow(),
         segments::keep_estimating(&state),
         webhooks::deliver_forever(&state),
-        releases::keep_removing(&state)
+        releases::keep_removing(&state),
+        state.bulk_counts.keep_storing(&state.clickhouse)
     );
+}
+
+/// Stores what this process has only in memory: part of stopping to serve.
+pub async fn finish(state: &ApiState) {
+    if let Err(error) = state.bulk_counts.store(&state.clickhouse).await {
+        tracing::warn!(%error, "counts of bulk evaluations are lost");
+    }
 }
 
 /// Tries until it succeeds.

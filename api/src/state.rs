@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
+use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 use crate::releases::AssetIndex;
 use crate::storage::Storage;
@@ -35,6 +36,8 @@ pub struct ApiState {
     pub policy: Policy,
     /// Flags as devices see them, in memory.
     pub flags: Flags,
+    /// How often bulk answers held which flags, until that is stored.
+    pub(crate) bulk_counts: Arc<BulkCounts>,
     /// Reads of what devices reported, and what was answered of late.
     pub(crate) insights: Insights,
     /// Uploaded files.
@@ -57,6 +60,7 @@ impl ApiState {
             policy,
             storage: Storage::nowhere(),
             assets: AssetIndex::default(),
+            bulk_counts: Arc::default(),
             logins: Arc::default(),
         }
     }

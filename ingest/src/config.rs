@@ -27,6 +27,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// `SLUICE_KAFKA_BROKERS`: `host:port`, comma-separated. Required.
     pub kafka_brokers: String,
+    /// `SLUICE_KAFKA_PARTITIONS`: of each topic, if it has to be created. Default 12.
+    pub kafka_partitions: u32,
     /// `SLUICE_POSTGRES_URL`: `postgres://user:password@host:port/database`. Required.
     pub postgres_url: Secret,
     /// `SLUICE_SPOOL_DIR`: where requests wait while Kafka is away, and where the
@@ -52,6 +54,7 @@ impl Config {
             admin: AdminConfig::read(reader, ADMIN_PORT),
             logging: LoggingConfig::read(reader, Format::Json),
             kafka_brokers: reader.required("SLUICE_KAFKA_BROKERS"),
+            kafka_partitions: reader.value("SLUICE_KAFKA_PARTITIONS", 12),
             postgres_url,
             spool_dir: reader
                 .value("SLUICE_SPOOL_DIR", "./spool".to_owned())

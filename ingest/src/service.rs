@@ -48,7 +48,10 @@ impl Logs {
     pub fn open(config: &Config) -> Result<Self, LogError> {
         let of_evaluations = config.spool_max_bytes / EVALUATIONS_SHARE;
         let open = |topic, name: &str, max_bytes| {
-            let kafka = KafkaLog::open(KafkaConfig::new(&config.kafka_brokers, topic))?;
+            let kafka = KafkaLog::open(KafkaConfig {
+                partitions: config.kafka_partitions,
+                ..KafkaConfig::new(&config.kafka_brokers, topic)
+            })?;
             let dir = config.spool_dir.join(name);
             spooled(Arc::new(kafka), &dir, max_bytes)
         };

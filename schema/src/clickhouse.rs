@@ -43,10 +43,32 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "event_hours",
         sql: include_str!("../clickhouse/0003_event_hours.sql"),
     },
+    Migration {
+        number: 4,
+        name: "evaluations",
+        sql: include_str!("../clickhouse/0004_evaluations.sql"),
+    },
 ];
 
 /// Newest inserts whose tokens each table remembers that gets rows by insert.
 pub const DEDUPLICATION_WINDOW: u64 = 100_000;
+
+/// How a batch is inserted. Each of these matters for exactly-once
+/// (docs/decisions/0011): one block an insert, deduplicated by token in the
+/// table and in every view behind it.
+pub const EXACTLY_ONCE_SETTINGS: [(&str, &str); 10] = [
+    ("async_insert", "0"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("materialized_views_ignore_errors", "0"),
+    ("max_insert_threads", "1"),
+    ("max_insert_block_size", "1048576"),
+    ("min_insert_block_size_rows", "1048576"),
+    ("min_insert_block_size_bytes", "1073741824"),
+    ("parallel_view_processing", "0"),
+    // A backlog of quiet days has many hours in one batch, each a partition.
+    ("max_partitions_per_insert_block", "0"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
 use sluice_aggregator::Aggregator;
-use sluice_aggregator::batch::BatchLimits;
+use sluice_aggregator::service::{self as aggregation, Logs};
 use sluice_api::{ApiState, service};
 use sluice_eventlog::EventLog;
 use sluice_eventlog::committer::CommitterConfig;
@@ -22,7 +22,6 @@ use sluice_ingest::directory::Directory;
 use sluice_ingest::{Edge, Rest};
 use sluice_service::admin::Readiness;
 use sluice_service::lifecycle::Lifecycle;
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -40,31 +39,23 @@ const FINISH: Duration = Duration::from_secs(20);
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// What devices send, until it is aggregated.
-struct Logs {
-    health: Arc<dyn EventLog>,
-    evaluations: Arc<dyn EventLog>,
-    dead_letters: Arc<dyn EventLog>,
-}
-
-impl Logs {
-    fn open(dir: &Path) -> Result<Self, sluice_eventlog::LogError> {
-        let open = |name: &str| {
-            let log = EmbeddedLog::open(&dir.join(name), EmbeddedConfig::default())?;
-            Ok(Arc::new(log) as Arc<dyn EventLog>)
-        };
-        Ok(Self {
-            health: open("health")?,
-            evaluations: open("evaluations")?,
-            dead_letters: open("dead-letters")?,
-        })
-    }
+fn open_logs(dir: &Path) -> Result<Logs, sluice_eventlog::LogError> {
+    let open = |name: &str| {
+        let log = EmbeddedLog::open(&dir.join(name), EmbeddedConfig::default())?;
+        Ok(Arc::new(log) as Arc<dyn EventLog>)
+    };
+    Ok(Logs {
+        health: open("health")?,
+        evaluations: open("evaluations")?,
+        dead_letters: open("dead-letters")?,
+    })
 }
 
 /// What runs in this process, between its one port and its engines.
 pub(crate) struct Services {
     edge: Arc<Edge>,
     directory: Arc<Directory>,
-    aggregator: Aggregator,
+    aggregators: [Aggregator; 2],
     api: ApiState,
     workers: JoinHandle<()>,
 }
@@ -79,7 +70,7 @@ impl Services {
         sluice_eventlog::metrics::describe();
         sluice_aggregator::metrics::describe();
         let log_dir = config.data_dir.join("log");
-        let logs = spawn_blocking(move || Logs::open(&log_dir)).await??;
+        let logs = spawn_blocking(move || open_logs(&log_dir)).await??;
         let api = service::state(&config.api(engines))?;
         let directory = Arc::new(Directory::open(api.postgres.clone(), None));
         let edge = Edge::start(sluice_ingest::Parts {
@@ -94,7 +85,8 @@ impl Services {
             limits: config.edge.clone(),
         })?;
         edge.register(readiness);
-        let aggregator = aggregator(engines, &logs, api.postgres.clone());
+        let clickhouse = engines.clickhouse_config().client();
+        let aggregators = aggregation::aggregators(logs, &clickhouse, &api.postgres);
         let workers = tokio::spawn({
             let (api, readiness) = (api.clone(), readiness.clone());
             async move { service::run_workers(api, &readiness).await }
@@ -102,7 +94,7 @@ impl Services {
         Ok(Self {
             edge,
             directory,
-            aggregator,
+            aggregators,
             api,
             workers,
         })
@@ -112,6 +104,7 @@ impl Services {
     pub(crate) fn serve(self, listener: TcpListener, lifecycle: &mut Lifecycle) {
         let closing = CancellationToken::new();
         let flags = self.api.flags.clone();
+        let api = self.api.clone();
         let rest = Api(sluice_api::router(self.api));
         let serving = sluice_ingest::serve(listener, Arc::clone(&self.edge), rest, closing.clone());
         let serving = tokio::spawn(serving);
@@ -119,7 +112,10 @@ impl Services {
             let (directory, closing) = (self.directory, closing.clone());
             async move { directory.follow(closing).await }
         });
-        let (aggregating, stop_aggregating) = run(self.aggregator, lifecycle);
+        let stop_aggregating = CancellationToken::new();
+        let [health, evaluations] = self
+            .aggregators
+            .map(|aggregator| aggregation::spawn(aggregator, &stop_aggregating, lifecycle));
 
         lifecycle.stage("requests", DRAIN, async move {
             closing.cancel();
@@ -133,35 +129,11 @@ impl Services {
         });
         lifecycle.stage("aggregator", FINISH, async move {
             stop_aggregating.cancel();
-            drop(aggregating.await);
+            let _ = tokio::join!(health, evaluations);
         });
+        lifecycle.stage("counts", LEAVE, async move { service::finish(&api).await });
         lifecycle.stage("workers", LEAVE, async move { self.workers.abort() });
     }
-}
-
-fn aggregator(engines: &Engines, logs: &Logs, postgres: PgPool) -> Aggregator {
-    Aggregator::new(sluice_aggregator::Parts {
-        log: Arc::clone(&logs.health),
-        dead_letters: Arc::clone(&logs.dead_letters),
-        clickhouse: engines.clickhouse_config().client(),
-        projects: Arc::new(postgres),
-        limits: BatchLimits::default(),
-    })
-}
-
-/// Runs the aggregator until the token; its failure stops the process in order.
-fn run(aggregator: Aggregator, lifecycle: &Lifecycle) -> (JoinHandle<()>, CancellationToken) {
-    let stop = CancellationToken::new();
-    let reporter = lifecycle.failure_reporter();
-    let running = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if let Err(error) = aggregator.run(stop).await {
-                reporter.report("aggregator", &error);
-            }
-        }
-    });
-    (running, stop)
 }
 
 /// The API behind the edge's port.

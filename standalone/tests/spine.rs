@@ -86,6 +86,20 @@ impl Sluice {
         self.http.request(request).await.unwrap().status()
     }
 
+    /// With the demo project's key; the answer's body, null where it has none.
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = Request::post(format!("{}{path}", self.text("baseUrl")))
+            .header("authorization", format!("Bearer {}", self.text("apiKey")))
+            .header("x-project", self.text("projectSlug"))
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()))
+            .unwrap();
+        let response = self.http.request(request).await.unwrap();
+        assert!(response.status().is_success(), "{path}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap_or_default()
+    }
+
     /// With the demo project's key.
     async fn get(&self, path: &str) -> Value {
         let request = Request::get(format!("{}{path}", self.text("baseUrl")))
@@ -200,6 +214,39 @@ async fn what_is_acknowledged_is_counted_once_also_through_kill_9() {
     let seen = sluice.get("/v1/ota/observe/events").await;
     assert_eq!(seen["total"], 2);
 
+    assert_eq!(sluice.stop(), Some(0));
+    until_nothing_is_left_in(dir.path()).await;
+}
+
+#[tokio::test]
+async fn evaluations_are_counted_once_also_through_kill_9() {
+    let dir = directory();
+    let sluice = Sluice::start(dir.path()).await;
+    let flag = json!({"name": "Spine", "key": "spine"});
+    let flag = sluice.post("/v1/ota/flags", &flag).await["id"].clone();
+    let report = json!({
+        "evaluations": [
+            {"flagKey": "spine", "variationValue": true, "count": 2, "channel": "beta"},
+            {"flagKey": "unknown", "variationValue": 1},
+        ],
+        "context": {"targetingKey": "spine-user"},
+    });
+    let counts = format!("/v1/ota/flags/{flag}/evaluations");
+    let contexts = "/v1/ota/contexts?search=spine-user";
+    sluice.post("/v1/ota/flag-evaluations", &report).await;
+    sluice
+        .get_until(&counts, |answer| answer["total"] == 2)
+        .await;
+
+    sluice.post("/v1/ota/flag-evaluations", &report).await;
+    sluice.kill();
+    let sluice = Sluice::start(dir.path()).await;
+    let counted = |answer: &Value| answer["contexts"][0]["evaluationCount"] == 4;
+    sluice.get_until(contexts, counted).await;
+    let answer = sluice
+        .get_until(&counts, |answer| answer["total"] == 4)
+        .await;
+    assert_eq!(answer["byVariation"][0]["total"], 4);
     assert_eq!(sluice.stop(), Some(0));
     until_nothing_is_left_in(dir.path()).await;
 }

@@ -153,17 +153,20 @@ pub fn start_with(
         projects: Arc::new(projects),
         limits,
     });
-    let progress = aggregator.progress();
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(aggregator.run(stop.clone()));
-    Running {
-        progress,
-        stop,
-        task,
-    }
+    Running::of(aggregator, CancellationToken::new())
 }
 
 impl Running {
+    pub fn of(aggregator: Aggregator, stop: CancellationToken) -> Self {
+        let progress = aggregator.progress();
+        let task = tokio::spawn(aggregator.run(stop.clone()));
+        Self {
+            progress,
+            stop,
+            task,
+        }
+    }
+
     /// Waits until everything that is in the log now is stored.
     pub async fn caught_up(&mut self) {
         let now_us = now_us();

@@ -13,13 +13,14 @@ pub(crate) struct Context {
     pub(super) id: i64,
     project_id: i64,
     targeting_key: String,
-    /// One of the five kinds.
+    /// One of the five kinds, or another that a device reported.
     kind: String,
     name: Option<String>,
     #[schema(value_type = Object)]
     attributes: Value,
     first_seen_at: DateTime<Utc>,
     last_seen_at: DateTime<Utc>,
+    /// Approximate: all that a device evaluated in a minute counts for the last context that it had.
     evaluation_count: i64,
 }
 

@@ -139,7 +139,36 @@ pub(super) async fn delete(change: &mut Change, id: i64) -> Result<Option<Contex
 
 #[cfg(test)]
 mod tests {
-    use super::substring_pattern;
+    use sqlx::Connection as _;
+    use sqlx::PgConnection;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_search_reads_no_more_than_its_index_finds() {
+        let url = sluice_engines::testing::postgres();
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        sluice_schema::postgres::MIGRATOR
+            .run(&mut connection)
+            .await
+            .unwrap();
+        let many = format!(
+            "insert into projects (name, slug) values ('P', 'p');
+             insert into contexts (project_id, kind, targeting_key)
+             select 1, 'user', 'user-' || n from generate_series(1, 3000) n;
+             select gin_clean_pending_list('contexts_search_idx');
+             analyze contexts;
+             set enable_seqscan = off;
+             set plan_cache_mode = force_custom_plan;
+             prepare search (bigint, text, text) as select count(*) from contexts where {MATCHES}"
+        );
+        connection.execute(many.as_str()).await.unwrap();
+        let explain = "explain execute search (1, null, '%user-2999%')";
+        let rows = connection.fetch_all(explain).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, 0)).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains("contexts_search_idx"), "{plan}");
+    }
 
     #[test]
     fn wildcards_in_a_search_are_literals() {

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::insights::evaluations::store::{CountedFlag, Totals};
+
 /// A flag without what belongs to it.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
@@ -110,4 +112,20 @@ pub(crate) struct FlagListItem {
     /// The same by channel; channels without any are absent.
     #[serde(rename = "evalByChannel7d")]
     pub(super) eval_by_channel_7d: BTreeMap<String, i64>,
+}
+
+impl FlagListItem {
+    /// The flag, as far as counts concern it.
+    pub(super) fn counted(&self) -> CountedFlag {
+        CountedFlag {
+            key: self.flag.key.clone(),
+            created_at: self.flag.created_at,
+        }
+    }
+
+    /// Fills in its counts.
+    pub(super) fn count(&mut self, totals: Totals) {
+        self.eval_total_7d = totals.total;
+        self.eval_by_channel_7d = totals.by_channel;
+    }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,8 +15,14 @@ use crate::audit::Action;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
+use crate::insights::evaluations::store::{CountedFlag, totals_by_flag};
 use crate::scope::{Editor, Viewer};
 use crate::text;
+
+/// Dates whose evaluations the list of flags counts.
+const LISTED_DAYS: i64 = 7;
+/// The list of flags waits no longer for how often they were evaluated.
+const COUNTS_WAIT: Duration = Duration::from_millis(1_500);
 
 /// All flags of the project, by key.
 #[utoipa::path(get, path = "/flags", tag = "flags", security(("bearer" = ["viewer"])),
@@ -23,7 +31,24 @@ pub(super) async fn list(
     State(state): State<ApiState>,
     Viewer(scope): Viewer,
 ) -> ApiResult<Json<Vec<FlagListItem>>> {
-    Ok(Json(reads::list(&state.postgres, scope.project).await?))
+    let mut flags = reads::list(&state.postgres, scope.project).await?;
+    count_evaluations(&state, scope.project, &mut flags).await;
+    Ok(Json(flags))
+}
+
+/// Fills in how often flags were evaluated in the last 7 days. People must be
+/// able to switch flags while nothing can be counted: the list is shown anyway.
+async fn count_evaluations(state: &ApiState, project: ProjectId, flags: &mut [FlagListItem]) {
+    let counted: Vec<CountedFlag> = flags.iter().map(FlagListItem::counted).collect();
+    let totals = totals_by_flag(state, project, &counted, LISTED_DAYS);
+    let totals = tokio::time::timeout(COUNTS_WAIT, totals).await;
+    match totals {
+        Ok(Ok(mut totals)) => flags
+            .iter_mut()
+            .for_each(|flag| flag.count(totals.remove(&flag.flag.key).unwrap_or_default())),
+        Ok(Err(error)) => tracing::warn!(%error, "flags are listed without their counts"),
+        Err(_) => tracing::warn!("flags are listed without their counts, which take too long"),
+    }
 }
 
 /// A flag with its settings, rules and variations.

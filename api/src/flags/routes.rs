@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sluice_schema::id::ProjectId;
 
-use super::eval::{Context, DISABLED_JSON, Device};
+use super::eval::{ChannelFlag, Context, DISABLED_JSON, Device, Outcome};
 use super::model::{BulkQuery, BulkRequest, DefinitionsQuery, Evaluated, StreamQuery};
 use super::rules::ProjectRules;
 use super::{limit, stream};
@@ -91,17 +91,28 @@ pub(super) async fn bulk(
     let device = request.into_device()?;
     count(&state, project, Some(&device.device_id))?;
     let rules = state.flags.rules(project).await?;
-    let now_us = state.clock.now().timestamp_micros();
-    let body = evaluated(&rules, &device, now_us, query.include_disabled);
+    let now = state.clock.now();
+    let channel = device.channel.as_deref();
+    let context = context(&rules, &device, now.timestamp_micros());
+    let flags = rules.channel(channel).flags();
+    let outcome = |flag| ChannelFlag::evaluate(flag, &context).map(AsRef::as_ref);
+    let evaluated: Vec<FlagOutcome<'_>> =
+        flags.iter().map(|flag| (&**flag, outcome(flag))).collect();
+    let on = evaluated.iter();
+    let on = on.filter_map(|(flag, outcome)| Some((flag.source().id, flag.key(), (*outcome)?)));
+    state.bulk_counts.add(project, channel, now, on);
+    let body = rendered(&evaluated, query.include_disabled);
     Ok(([(CONTENT_TYPE, JSON)], body).into_response())
 }
 
+/// A flag, and what a device gets where it is on for it.
+type FlagOutcome<'a> = (&'a ChannelFlag, Option<&'a Outcome>);
+
 /// `{"flags":{…}}`, put together from answers that are rendered already.
-fn evaluated(rules: &ProjectRules, device: &Device, now_us: i64, with_disabled: bool) -> String {
-    let context = context(rules, device, now_us);
+fn rendered(evaluated: &[FlagOutcome<'_>], with_disabled: bool) -> String {
     let mut body = String::from("{\"flags\":{");
-    for flag in rules.channel(device.channel.as_deref()).flags() {
-        let outcome = flag.evaluate(&context).map(|outcome| outcome.json());
+    for (flag, outcome) in evaluated {
+        let outcome = outcome.map(Outcome::json);
         let disabled = with_disabled.then_some(DISABLED_JSON);
         if let Some(json) = outcome.or(disabled) {
             let comma = if body.ends_with('{') { "" } else { "," };

@@ -30,7 +30,7 @@ const PING: Duration = Duration::from_millis(700);
 /// Why a question has no answer. Shared by all who wait for it.
 #[derive(Clone, Debug, ThisError)]
 #[error("{0}")]
-pub(super) struct ReadError(Arc<Error>);
+pub(crate) struct ReadError(Arc<Error>);
 
 impl From<Error> for ReadError {
     fn from(error: Error) -> Self {

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod definitions;
+mod evaluations;
 mod ofrep;
 mod stream;
 mod world;

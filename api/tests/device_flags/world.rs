@@ -60,6 +60,26 @@ impl World {
     }
 
     pub(crate) async fn with_policy(policy: Policy) -> Self {
+        Self::over(clickhouse::Client::default(), policy).await
+    }
+
+    /// With a store of what devices reported, too.
+    pub(crate) async fn with_clickhouse() -> Self {
+        let database = sluice_engines::testing::clickhouse();
+        let client = clickhouse::Client::default()
+            .with_url(&database.url)
+            .with_user(&database.user)
+            .with_password(&database.password)
+            .with_database(&database.database);
+        for migration in sluice_schema::clickhouse::MIGRATIONS {
+            for statement in migration.statements() {
+                client.query_raw(statement).execute().await.unwrap();
+            }
+        }
+        Self::over(client, Policy::default()).await
+    }
+
+    async fn over(clickhouse: clickhouse::Client, policy: Policy) -> Self {
         let url = sluice_engines::testing::postgres();
         let pool = PgPoolOptions::new()
             .max_connections(4)
@@ -67,7 +87,7 @@ impl World {
             .await
             .unwrap();
         sluice_schema::postgres::MIGRATOR.run(&pool).await.unwrap();
-        let state = ApiState::new(pool.clone(), clickhouse::Client::default(), policy);
+        let state = ApiState::new(pool.clone(), clickhouse, policy);
         let world = Self {
             router: sluice_api::router(state.clone()),
             follower: tokio::spawn(state.flags.clone().follow()),
@@ -124,7 +144,7 @@ impl World {
         let hash = hex::encode(Sha256::digest(&key));
         sqlx::query(
             "insert into api_keys (project_id, name, key_hash, key_prefix, role)
-             select id, 'test', $1, 'dsp', $2 from projects",
+             select id, 'test', $1, 'dsp', $2 from projects where slug = 'my-app'",
         )
         .bind(hash)
         .bind(role)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use simd_json::Tape;
 
-use super::json::Value;
+use super::json::{MAX_DEPTH, Value, depth};
 use super::tape::{Fields, clean_text, fields, required_text, value_at};
 use super::{Refusal, Scratch};
 
@@ -274,12 +274,12 @@ impl<'t> Context<'t> {
         value_at(self.tape, self.fields[NAME]).map(|name| clean_text(Some(name), MAX_NAME_BYTES))
     }
 
-    /// A compact JSON object; `{}` where absent, no object, or past 256 KiB.
+    /// A compact JSON object; `{}` where absent, no object, past 256 KiB, or nested too deeply.
     pub fn attributes_json(self) -> String {
         value_at(self.tape, self.fields[ATTRIBUTES])
             .filter(|value| value.as_object().is_some())
             .map(Value::to_json)
-            .filter(|json| json.len() <= MAX_ATTRIBUTES_BYTES)
+            .filter(|json| json.len() <= MAX_ATTRIBUTES_BYTES && depth(json) <= MAX_DEPTH)
             .unwrap_or_else(|| "{}".to_owned())
     }
 }

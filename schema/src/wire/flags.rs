@@ -5,7 +5,7 @@ use std::hash::Hasher as _;
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher24;
 
-use super::json::Value;
+use super::json::{MAX_DEPTH, Value, depth};
 use super::text::clean;
 
 /// Most flags of one map (telemetry.md §2.6).
@@ -38,7 +38,7 @@ impl FlagStates {
         let kept = pairs
             .into_iter()
             .take(MAX_FLAGS)
-            .map(|(key, value)| (key, value_text(value)));
+            .map(|(key, value)| (key, stored_value(value.to_json())));
         Self(
             kept.take_while(|(key, value)| {
                 bytes += key.len() + value.len();
@@ -75,9 +75,10 @@ impl FlagStates {
     }
 }
 
-fn value_text(value: Value<'_>) -> String {
-    let json = value.to_json();
-    if json.len() <= MAX_VALUE_BYTES {
+/// The form in which a value is stored and compared: its compact JSON, or
+/// `"sha256:<hex>"` of that where it is longer than 1 KiB or nested too deeply.
+pub fn stored_value(json: String) -> String {
+    if json.len() <= MAX_VALUE_BYTES && depth(&json) <= MAX_DEPTH {
         return json;
     }
     format!("\"sha256:{}\"", hex::encode(Sha256::digest(json)))

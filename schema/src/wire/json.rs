@@ -198,6 +198,30 @@ fn write_string(text: &str, out: &mut String) {
     out.push_str(&serde_json::to_string(&*text).unwrap_or_default());
 }
 
+/// Deepest nesting of what is stored: readers refuse far deeper documents.
+pub(super) const MAX_DEPTH: usize = 32;
+
+/// How deep arrays and objects are nested in a valid document.
+pub(super) fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -241,6 +265,19 @@ mod tests {
             let written = Value::new(&tape.0).to_json();
             let read: String = serde_json::from_str(&written).unwrap();
             prop_assert_eq!(read, format!("{around}{around}\\u0000"));
+        }
+
+        #[test]
+        fn depth_is_that_of_the_value(value in any_json()) {
+            fn deep(value: &Json) -> usize {
+                match value {
+                    Json::Array(all) => 1 + all.iter().map(deep).max().unwrap_or(0),
+                    Json::Object(all) => 1 + all.values().map(deep).max().unwrap_or(0),
+                    _ => 0,
+                }
+            }
+            let brackets = serde_json::json!([value, "[{\"\\[["]);
+            prop_assert_eq!(depth(&brackets.to_string()), deep(&brackets));
         }
 
         #[test]

@@ -68,6 +68,12 @@ impl Outcome {
         }
     }
 
+    /// What a rule gave, without a rule.
+    #[cfg(test)]
+    pub(crate) fn for_tests(value: Value, variation: Option<&Variation>) -> Self {
+        Self::new(value, variation, Reason::TargetingMatch)
+    }
+
     /// `{"value":…,"variant":…,"reason":…}`
     pub fn json(&self) -> &str {
         &self.json

@@ -6,6 +6,7 @@ use super::model::{Question, Timeseries, TimeseriesQuery};
 use super::store;
 use crate::ApiState;
 use crate::error::ApiResult;
+use crate::insights::evaluations::store::flags;
 use crate::insights::folds::Snapshot;
 use crate::insights::query::ReadQuery;
 use crate::scope::Viewer;
@@ -40,7 +41,9 @@ async fn data(
 ) -> ApiResult<Vec<super::model::Point>> {
     let insights = &state.insights;
     let ask = async |question: &Question| {
-        let read = store::read(&insights.reader, project, folds, question);
+        let key = question.filter.flag_key.as_deref();
+        let flags = flags(&state.postgres, project, key).await?;
+        let read = store::read(&insights.reader, project, folds, question, &flags);
         let version = folds.version();
         insights
             .timeseries

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use sluice_schema::id::ProjectId;
 
 use super::model::{Bucket, Data, Filter, Question};
+use crate::insights::evaluations::store::{self as evaluations, CountedFlag};
 use crate::insights::folds::Snapshot;
 use crate::insights::metrics::Sums;
 use crate::insights::reader::{ReadError, Reader, Statement};
@@ -34,18 +35,19 @@ pub(super) async fn read(
     project: ProjectId,
     folds: &Snapshot,
     question: &Question,
+    flags: &[CountedFlag],
 ) -> Result<Data, ReadError> {
-    let (flag_evals, updates) = (flag_evals(), updates());
+    let bucket = match question.bucket {
+        Bucket::Day => evaluations::DAYS,
+        Bucket::Hour => evaluations::HOURS,
+    };
+    let (window, channel) = (question.window, question.filter.channel.as_deref());
+    let flag_evals = evaluations::flag_evals(reader, project, flags, window, bucket, channel);
     Ok(Data {
         events: events(reader, project, folds, question).await?,
-        flag_evals,
-        updates,
+        flag_evals: flag_evals.await?,
+        updates: updates(),
     })
-}
-
-/// Evaluations by bucket. Nothing counts them yet.
-fn flag_evals() -> HashMap<i64, u64> {
-    HashMap::new()
 }
 
 /// Updates by bucket. Nothing counts them yet.

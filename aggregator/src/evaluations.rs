@@ -1,0 +1,120 @@
+//! Flag evaluations: their rows, and after them the contexts that they were
+//! made for.
+//!
+//! Rows hold keys and values as reported, whether there is such a flag or not:
+//! that is decided when counts are read. Contexts are rows of Postgres, where
+//! flags are known, so entries of unknown flags are left out of them here.
+
+pub mod contexts;
+pub mod reports;
+pub mod rows;
+
+use bytes::Bytes;
+use sluice_eventlog::Partition;
+use sluice_schema::frame::ContentKind;
+use sluice_schema::wire::{Refusal, Scratch, evaluations};
+use tokio_util::sync::CancellationToken;
+
+use self::contexts::Contexts;
+use self::reports::Report;
+use self::rows::EvaluationRows;
+use crate::batch::BatchId;
+use crate::context::Context;
+use crate::facts::Facts;
+use crate::retry::{Stopped, until_done};
+use crate::rows::Origin;
+use crate::send::Job;
+
+/// The open batch of a partition of flag evaluations.
+#[derive(Default)]
+pub(crate) struct Evaluations {
+    rows: EvaluationRows,
+    reports: Vec<Report>,
+    report_bytes: usize,
+}
+
+impl Facts for Evaluations {
+    const CONTENT: ContentKind = ContentKind::Evaluations;
+    const LOG: &'static str = "evaluations";
+    const GROUP: &'static str = crate::EVALUATIONS_GROUP;
+    const TABLE: &'static str = "flag_evaluations";
+    type Shared = Contexts;
+    type Beside = Vec<Report>;
+
+    fn add(
+        &mut self,
+        body: &[u8],
+        scratch: &mut Scratch,
+        origin: Option<&Origin>,
+    ) -> Result<u32, Refusal> {
+        let batch = evaluations::decode(body, scratch)?;
+        if let Some(origin) = origin {
+            self.rows.push(origin, &batch);
+            if let Some(report) = Report::of(origin, &batch) {
+                self.report_bytes += report.bytes();
+                self.reports.push(report);
+            }
+        }
+        Ok(batch.kept())
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes() + self.report_bytes
+    }
+
+    fn received_us(&self) -> Option<(i64, i64)> {
+        self.rows.received_us()
+    }
+
+    async fn close(
+        &mut self,
+        _: &Context<Self>,
+        _: &CancellationToken,
+    ) -> Result<Vec<Report>, Stopped> {
+        self.report_bytes = 0;
+        Ok(std::mem::take(&mut self.reports))
+    }
+
+    fn encode(&self, id: &BatchId) -> Bytes {
+        self.rows.encode(id)
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.reports.clear();
+        self.report_bytes = 0;
+    }
+
+    async fn store_before(
+        _: &Context<Self>,
+        _: &Job<Self>,
+        _: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        Ok(())
+    }
+
+    async fn store_after(
+        context: &Context<Self>,
+        job: &Job<Self>,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        if job.beside.is_empty() {
+            return Ok(());
+        }
+        let pace = context.limits.interval;
+        until_done("contexts", stop, || {
+            context.shared.count(&job.id, &job.beside, pace)
+        })
+        .await
+    }
+
+    fn acknowledged(&mut self, _: &Vec<Report>) {}
+
+    fn revoked(shared: &Contexts, partition: Partition) {
+        shared.forget(partition);
+    }
+}

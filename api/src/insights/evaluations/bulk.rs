@@ -1,0 +1,258 @@
+//! Counts what bulk answers evaluated (telemetry.md §3), behind the answers.
+//!
+//! Counts add up in memory and are inserted every few seconds as one small
+//! block into the raw table of evaluations. A block keeps its bytes and its
+//! token until the store has acknowledged it, so that it counts once; what is
+//! counted meanwhile waits for the next one. A process that is killed loses
+//! the counts of its last few seconds (docs/decisions/0082); one that is told
+//! to stop stores them first.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use clickhouse::Client;
+use clickhouse::error::{Error, Result};
+use metrics::counter;
+use serde_json::json;
+use sluice_schema::clickhouse::EXACTLY_ONCE_SETTINGS;
+use sluice_schema::id::ProjectId;
+use sluice_schema::wire::flags::stored_value;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
+
+use crate::flags::eval::Outcome;
+
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
+const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Different counts that wait; beyond it channels are no longer told apart.
+const MAX_SLOTS: usize = 20_000;
+/// Longest channel, in bytes (telemetry.md §2.6).
+const MAX_CHANNEL_BYTES: usize = 256;
+const MICROS_PER_HOUR: i64 = 3_600_000_000;
+const UNCOUNTED: &str = "sluice_api_bulk_evaluations_uncounted_total";
+
+/// The counts of a process.
+pub(crate) struct BulkCounts {
+    waiting: Mutex<Waiting>,
+    /// Held while a block is sent.
+    sender: tokio::sync::Mutex<Sender>,
+}
+
+/// An hour of a project in a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Answered {
+    project: ProjectId,
+    /// Since 1970.
+    hour: i64,
+    channel: Box<str>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// By flag and variation.
+    slots: HashMap<Answered, HashMap<(i64, Option<i64>), Slot>>,
+    size: usize,
+}
+
+struct Slot {
+    flag_key: Box<str>,
+    /// As stored.
+    value: Box<str>,
+    count: u64,
+    /// In microseconds since 1970.
+    last_us: i64,
+}
+
+struct Sender {
+    /// Names this process's series of blocks.
+    source: String,
+    /// Number of the next block.
+    next: u64,
+    unacknowledged: Option<Block>,
+}
+
+#[derive(Clone)]
+struct Block {
+    number: u64,
+    rows: Bytes,
+}
+
+impl Default for BulkCounts {
+    fn default() -> Self {
+        let sender = Sender {
+            source: format!("bulk@{}", Uuid::new_v4()),
+            next: 0,
+            unacknowledged: None,
+        };
+        Self {
+            waiting: Mutex::default(),
+            sender: tokio::sync::Mutex::new(sender),
+        }
+    }
+}
+
+impl BulkCounts {
+    /// Counts what one answer holds: of each flag its id, its key and its outcome.
+    pub(crate) fn add<'o>(
+        &self,
+        project: ProjectId,
+        channel: Option<&str>,
+        at: DateTime<Utc>,
+        outcomes: impl IntoIterator<Item = (i64, &'o str, &'o Outcome)>,
+    ) {
+        let at_us = at.timestamp_micros();
+        // Each statement leaves the counts whole.
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.add(project, &cut(channel.unwrap_or_default()), at_us, outcomes);
+    }
+
+    /// Stores the counts every few seconds, for ever.
+    pub(crate) async fn keep_storing(&self, client: &Client) {
+        let mut ticks = interval(FLUSH_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.store(client).await {
+                tracing::warn!(%error, "counts of bulk evaluations are not stored yet");
+            }
+        }
+    }
+
+    /// Stores what is counted so far.
+    pub(crate) async fn store(&self, client: &Client) -> Result<()> {
+        let mut sender = self.sender.lock().await;
+        sender.send(client).await?;
+        let waiting = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *waiting)
+        };
+        if waiting.size == 0 {
+            return Ok(());
+        }
+        let number = sender.next;
+        sender.next += 1;
+        let rows = waiting.encode(&sender.source, number);
+        sender.unacknowledged = Some(Block { number, rows });
+        sender.send(client).await
+    }
+}
+
+impl Waiting {
+    fn add<'o>(
+        &mut self,
+        project: ProjectId,
+        channel: &str,
+        at_us: i64,
+        outcomes: impl IntoIterator<Item = (i64, &'o str, &'o Outcome)>,
+    ) {
+        let mut outcomes = outcomes.into_iter().peekable();
+        if outcomes.peek().is_none() {
+            return;
+        }
+        let mut answered = Answered {
+            project,
+            hour: at_us.div_euclid(MICROS_PER_HOUR),
+            channel: channel.into(),
+        };
+        if self.size >= MAX_SLOTS && !self.slots.contains_key(&answered) {
+            answered.channel = "".into();
+        }
+        let flags = self.slots.entry(answered).or_default();
+        for (flag, key, outcome) in outcomes {
+            let slot = (flag, outcome.variation_id);
+            if let Some(known) = flags.get_mut(&slot) {
+                known.count += 1;
+                known.last_us = known.last_us.max(at_us);
+            } else if self.size < 2 * MAX_SLOTS {
+                self.size += 1;
+                flags.insert(slot, Slot::new(key, outcome, at_us));
+            } else {
+                counter!(UNCOUNTED).increment(1);
+            }
+        }
+    }
+
+    fn encode(&self, source: &str, number: u64) -> Bytes {
+        let mut lines = String::new();
+        let slots = self
+            .slots
+            .iter()
+            .flat_map(|(answered, flags)| flags.values().map(move |slot| (answered, slot)));
+        for (index, (answered, slot)) in slots.enumerate() {
+            let (seconds, micros) = (
+                slot.last_us.div_euclid(1_000_000),
+                slot.last_us.rem_euclid(1_000_000),
+            );
+            let row = json!({
+                // A text, because a number would pass through a float.
+                "received_at": format!("{seconds}.{micros:06}"),
+                "project_id": answered.project.0,
+                "flag_key": slot.flag_key,
+                "value": slot.value,
+                "channel": answered.channel,
+                "source": "bulk",
+                "count": slot.count,
+                "src_topic": source,
+                "src_offset": number,
+                "src_index": index,
+                "batch_first": number,
+                "batch_last": number,
+            });
+            // Writing to a string does not fail.
+            let _ = writeln!(lines, "{row}");
+        }
+        lines.into()
+    }
+}
+
+impl Slot {
+    fn new(key: &str, outcome: &Outcome, at_us: i64) -> Self {
+        Self {
+            flag_key: key.into(),
+            value: stored_value(outcome.value.to_string()).into(),
+            count: 1,
+            last_us: at_us,
+        }
+    }
+}
+
+impl Sender {
+    /// Sends the block that is not acknowledged, if there is one. Sent again it
+    /// changes nothing that is there.
+    async fn send(&mut self, client: &Client) -> Result<()> {
+        let Some(block) = self.unacknowledged.clone() else {
+            return Ok(());
+        };
+        let token = format!("{}:{}", self.source, block.number);
+        let insert = insert(client, &token, block.rows);
+        timeout(INSERT_TIMEOUT, insert)
+            .await
+            .unwrap_or(Err(Error::TimedOut))?;
+        self.unacknowledged = None;
+        Ok(())
+    }
+}
+
+async fn insert(client: &Client, token: &str, rows: Bytes) -> Result<()> {
+    let mut insert = client
+        .insert_formatted_with("INSERT INTO flag_evaluations FORMAT JSONEachRow")
+        .with_setting("input_format_parallel_parsing", "0")
+        .with_setting("insert_deduplication_token", token);
+    for (name, value) in EXACTLY_ONCE_SETTINGS {
+        insert = insert.with_setting(name, value);
+    }
+    insert.send(rows).await?;
+    insert.end().await
+}
+
+fn cut(channel: &str) -> String {
+    let end = channel.floor_char_boundary(MAX_CHANNEL_BYTES);
+    channel[..end].replace('\0', "")
+}
+
+#[cfg(test)]
+pub(super) mod tests;
