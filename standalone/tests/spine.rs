@@ -1,6 +1,8 @@
 //! The program as its users meet it: started on an empty directory, called over
 //! HTTP, killed, started again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use tempfile::TempDir;
 
 /// The first start on a machine fetches its engines.
 const START_WITHIN: Duration = Duration::from_mins(10);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A running `sluice`; killed when dropped.
