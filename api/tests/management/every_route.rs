@@ -223,7 +223,7 @@ async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
 
 #[tokio::test]
 async fn what_belongs_to_another_project_does_not_exist() {
-    let world = World::start().await;
+    let world = World::whole().await;
     furnish(&world, ADMIN).await;
     furnish(&world, THEIR_ADMIN).await;
     let before = snapshot(&world, "theirs").await;
@@ -276,7 +276,7 @@ async fn what_belongs_to_another_project_does_not_exist() {
 
 #[tokio::test]
 async fn every_route_asks_for_its_role() {
-    let world = World::start().await;
+    let world = World::whole().await;
     let roles = ["publishable", "viewer", "editor", "admin"];
     let rank = |role: &str| roles.iter().position(|r| *r == role).unwrap();
     for route in routes(&world).await {
@@ -336,7 +336,7 @@ async fn every_route_asks_for_its_role() {
 /// The table of management.md §20.1, as far as the routes exist.
 #[tokio::test]
 async fn routes_ask_for_the_role_that_the_contract_names() {
-    let world = World::start().await;
+    let world = World::whole().await;
     let routes = routes(&world).await;
     let admin = [
         "/auth/invite",

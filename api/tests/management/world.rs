@@ -11,11 +11,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use sluice_aggregator::config::ClickHouseConfig;
 use sluice_api::ApiState;
 use sluice_api::clock::Clock;
 use sluice_api::state::Policy;
+use sluice_api::storage::{Storage, StorageConfig};
+use sluice_service::config::Secret;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 /// When every test begins.
@@ -26,6 +30,7 @@ pub(crate) struct World {
     pub(crate) pool: PgPool,
     now: Arc<Mutex<DateTime<Utc>>>,
     router: Router,
+    _files: Option<TempDir>,
 }
 
 /// A token and a project. The token `<slug>-<role>` is a session of a member,
@@ -79,6 +84,27 @@ impl World {
     }
 
     pub(crate) async fn with_policy(policy: Policy) -> Self {
+        Self::over(clickhouse::Client::default(), policy, None).await
+    }
+
+    /// With every store that a route may ask: what devices reported, and files.
+    pub(crate) async fn whole() -> Self {
+        let made = sluice_engines::testing::clickhouse();
+        let config = ClickHouseConfig {
+            url: made.url,
+            user: made.user,
+            password: Some(Secret::new(made.password)),
+            database: made.database,
+        };
+        sluice_aggregator::migrate::run(&config).await.unwrap();
+        let policy = Policy {
+            allow_private_webhooks: true,
+            ..Policy::default()
+        };
+        Self::over(config.client(), policy, Some(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn over(clickhouse: clickhouse::Client, policy: Policy, files: Option<TempDir>) -> Self {
         let url = sluice_engines::testing::postgres();
         let pool = PgPoolOptions::new().max_connections(8);
         let pool = pool.connect(&url).await.unwrap();
@@ -88,14 +114,18 @@ impl World {
             let now = Arc::clone(&now);
             move || *now.lock().unwrap()
         });
-        let state = ApiState::new(pool.clone(), clickhouse::Client::default(), policy);
-        let state = state.with_clock(clock);
+        let mut state = ApiState::new(pool.clone(), clickhouse, policy).with_clock(clock);
+        if let Some(files) = &files {
+            let config = StorageConfig::local(files.path().to_owned());
+            state = state.with_storage(Storage::open(&config).unwrap());
+        }
         let router = sluice_api::router(state.clone());
         let world = Self {
             state,
             pool,
             now,
             router,
+            _files: files,
         };
         for slug in ["ours", "theirs"] {
             world.add_project(slug).await;
