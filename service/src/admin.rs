@@ -116,7 +116,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Serves the admin port until it is dropped.
 pub async fn serve(listener: TcpListener, metrics: MetricsHandle, readiness: Readiness) {
-    let state = Arc::new((metrics, readiness));
+    tokio::join!(
+        metrics.keep_small(),
+        accept_all(listener, Arc::new((metrics.clone(), readiness))),
+    );
+}
+
+async fn accept_all(listener: TcpListener, state: Arc<(MetricsHandle, Readiness)>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_BACKOFF).await;

@@ -1,5 +1,7 @@
 //! The metrics registry of the process and its Prometheus text.
 
+use std::time::Duration;
+
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds of every histogram whose name ends in `_seconds`, in seconds.
@@ -14,7 +16,19 @@ const COUNTS: [f64; 9] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8];
 #[derive(Clone)]
 pub struct MetricsHandle(PrometheusHandle);
 
+/// How often samples are added up while nobody asks.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 impl MetricsHandle {
+    /// Adds up the samples of histograms now and then, for good: they would pile
+    /// up in memory where nobody scrapes.
+    pub async fn keep_small(&self) {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            self.0.run_upkeep();
+        }
+    }
+
     /// All metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         self.0.run_upkeep();
