@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use sluice_api::config::Config;
 use sluice_api::{network, service};
+use sluice_schema::postgres::MIGRATOR;
 use sluice_service::admin::{self, Readiness};
 use sluice_service::config::{self, ConfigArgs};
 use sluice_service::lifecycle::Lifecycle;
@@ -26,16 +27,20 @@ const LEAVE: Duration = Duration::from_secs(5);
 struct Arguments {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Bring Postgres to this release's tables and exit.
+    #[arg(long)]
+    migrate: bool,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = match config::load(&Arguments::parse().config, Config::read) {
+    let arguments = Arguments::parse();
+    let config = match config::load(&arguments.config, Config::read) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
     logging::init(&config.logging);
-    match run(config).await {
+    match run(config, arguments.migrate).await {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!(error, "cannot start");
@@ -44,7 +49,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
+async fn run(config: Config, migrate_only: bool) -> Result<ExitCode, Box<dyn Error>> {
+    if migrate_only {
+        MIGRATOR.run(&config.postgres.pool()?).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let metrics = metrics::install()?;
     let readiness = Readiness::new();
     let state = service::state(&config)?;
