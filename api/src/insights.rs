@@ -12,6 +12,7 @@
 //! 4. Rates are made of sums by [`metrics`], at the very end: what is stored,
 //!    merged and filtered are sums.
 
+pub(crate) mod anomalies;
 mod answers;
 pub(crate) mod evaluations;
 mod flag_health;
@@ -36,6 +37,7 @@ use utoipa_axum::routes;
 
 use crate::ApiState;
 use crate::error::ApiResult;
+pub use anomalies::watch_once;
 use answers::Answers;
 use folds::{Folds, Snapshot};
 use reader::{Reader, Statement};
@@ -56,6 +58,7 @@ pub(crate) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(performance::routes::get))
         .routes(routes!(flag_health::routes::impacts))
         .routes(routes!(flag_health::routes::health))
+        .routes(routes!(anomalies::routes::list))
 }
 
 /// What reads share: a way to ask, and what was answered.

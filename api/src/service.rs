@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::Config;
+use crate::insights::anomalies;
 use crate::storage::{Storage, StorageError};
 use crate::{ApiState, auth, releases, segments, webhooks};
 
@@ -36,7 +37,7 @@ pub fn state(config: &Config) -> Result<ApiState, StateError> {
 
 /// All that goes on behind the routes, until it is dropped: migrates Postgres,
 /// tells whether it is there, purges what has expired, delivers webhooks,
-/// removes files that nothing owns.
+/// removes files that nothing owns, watches for anomalies.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     migrate(&state.postgres, &postgres).await;
@@ -48,6 +49,7 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         segments::keep_estimating(&state),
         webhooks::deliver_forever(&state),
         releases::keep_removing(&state),
+        anomalies::keep_watching(&state),
         state.bulk_counts.keep_storing(&state.clickhouse)
     );
 }
@@ -89,6 +91,7 @@ async fn purge(state: &ApiState) {
             auth::store::purge_sessions(pool, now).await,
         );
         report("old webhook deliveries", webhooks::purge(pool, now).await);
+        report("old anomalies", anomalies::purge(pool, now).await);
     }
 }
 

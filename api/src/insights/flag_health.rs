@@ -1,7 +1,7 @@
 //! Health of flags (telemetry.md §5.2 and §5.7): of one, by variation and
 //! channel, and of all, by runtime version too.
 
-mod catalogue;
+pub(super) mod catalogue;
 mod health;
 mod impacts;
 pub(super) mod model;

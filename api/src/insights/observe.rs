@@ -5,3 +5,7 @@ mod paging;
 mod question;
 pub(super) mod routes;
 mod store;
+
+pub(super) use self::model::{EventRow, instant};
+pub(super) use self::question::{Detail, Filter, Page};
+pub(super) use self::store::page;

@@ -2,12 +2,13 @@ use serde_json::json;
 
 use crate::world::{World, body, on};
 
-const READS: [&str; 5] = [
+const READS: [&str; 6] = [
     "/telemetry/timeseries",
     "/telemetry/performance",
     "/telemetry/flag-impacts",
     "/observe/events",
     "/flags/1/health",
+    "/telemetry/events",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +82,8 @@ async fn a_wrong_parameter_is_refused_by_name() {
         ("/observe/events?to=2026-13-01", "to"),
         ("/observe/events?cursor=x", "cursor"),
         ("/flags/1/health?hours=x", "hours"),
+        ("/telemetry/events?days=x", "days"),
+        ("/telemetry/events?offset=100001", "offset"),
     ] {
         let answer = world.get(query, "dsp_my-app_viewer", Some("my-app")).await;
         assert_eq!(answer.status, 400, "{query}");
@@ -105,6 +108,10 @@ async fn every_read_and_its_parameters_are_described() {
             vec!["type", "group_by", "from", "cursor", "page"],
         ),
         ("flags/{id}/health", vec!["id", "hours"]),
+        (
+            "telemetry/events",
+            vec!["days", "flag_key", "type", "severity", "status", "offset"],
+        ),
     ] {
         let operation = &document["paths"][format!("/v1/ota/{path}")]["get"];
         let described: Vec<&str> = operation["parameters"]

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod access;
+mod anomalies;
 mod flags;
 mod observe;
 mod outage;

@@ -35,6 +35,7 @@ async fn reads_are_refused_while_the_store_is_away_and_come_back() {
         "/telemetry/flag-impacts",
         "/observe/events",
         &health,
+        "/telemetry/events?type=crash",
     ];
     for way in [Way::Cut, Way::Silent] {
         for path in paths {

@@ -342,11 +342,21 @@ impl World {
 
     /// The same API over another ClickHouse address.
     pub(crate) fn over(&self, url: String) -> Router {
+        sluice_api::router(self.state_over(url))
+    }
+
+    /// What a process of the API has, that remembers nothing.
+    pub(crate) fn state(&self) -> ApiState {
+        state(&self.pool, &self.store, self.now)
+    }
+
+    /// The same over another ClickHouse address.
+    pub(crate) fn state_over(&self, url: String) -> ApiState {
         let store = Store {
             url,
             ..self.store.clone()
         };
-        router(&self.pool, &store, self.now)
+        state(&self.pool, &store, self.now)
     }
 
     pub(crate) fn clickhouse_url(&self) -> &str {
@@ -366,8 +376,12 @@ impl World {
 }
 
 fn router(pool: &PgPool, store: &Store, now: DateTime<Utc>) -> Router {
+    sluice_api::router(state(pool, store, now))
+}
+
+fn state(pool: &PgPool, store: &Store, now: DateTime<Utc>) -> ApiState {
     let state = ApiState::new(pool.clone(), store.client(), Policy::default());
-    sluice_api::router(state.with_clock(Clock::from_fn(move || now)))
+    state.with_clock(Clock::from_fn(move || now))
 }
 
 pub(crate) async fn get(router: &Router, path: &str, token: &str, project: Option<&str>) -> Answer {

@@ -15,25 +15,25 @@ const MAX_VALUE_BYTES: usize = 1024;
 
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Flag {
-    pub(super) id: i64,
-    pub(super) key: String,
-    pub(super) name: String,
+pub(in crate::insights) struct Flag {
+    pub(in crate::insights) id: i64,
+    pub(in crate::insights) key: String,
+    pub(in crate::insights) name: String,
     /// By sort order.
-    pub(super) variations: Vec<Variation>,
+    pub(in crate::insights) variations: Vec<Variation>,
 }
 
 /// One of a flag's values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Variation {
-    pub(super) name: Option<String>,
-    pub(super) value: Value,
+pub(in crate::insights) struct Variation {
+    pub(in crate::insights) name: Option<String>,
+    pub(in crate::insights) value: Value,
 }
 
 /// What a value counts as: a variation by its place, or else its text. In the
 /// order of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Slot {
+pub(in crate::insights) enum Slot {
     Variation(usize),
     Other(String),
 }
@@ -41,7 +41,7 @@ pub(super) enum Slot {
 impl Flag {
     /// What a value, given as JSON, counts as: the first variation that is
     /// equal, else the first with the same text.
-    pub(super) fn slot(&self, json: &str) -> Slot {
+    pub(in crate::insights) fn slot(&self, json: &str) -> Slot {
         let value = parse(json);
         let shown = shown(&value);
         let exact = self.position(|variation| equal(&variation.value, &value));
@@ -54,7 +54,7 @@ impl Flag {
     }
 
     /// How a row of this slot is called.
-    pub(super) fn variation_name(&self, slot: &Slot) -> String {
+    pub(in crate::insights) fn variation_name(&self, slot: &Slot) -> String {
         match slot {
             Slot::Variation(place) => self.variations.get(*place).map(Variation::label),
             Slot::Other(text) => Some(text.clone()),
@@ -63,7 +63,7 @@ impl Flag {
     }
 
     /// Values of one slot that are not spelt as its first one, with that one.
-    pub(super) fn other_spellings(&self, values: &[String]) -> Vec<(String, String)> {
+    pub(in crate::insights) fn other_spellings(&self, values: &[String]) -> Vec<(String, String)> {
         let mut first: BTreeMap<Slot, &String> = BTreeMap::new();
         let mut others = Vec::new();
         for value in values {
@@ -113,17 +113,17 @@ fn shown(value: &Value) -> String {
 
 /// Which flags are looked at.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Selection<'a> {
-    pub(super) id: Option<i64>,
-    pub(super) key: Option<&'a str>,
-    pub(super) include_disabled: bool,
+pub(in crate::insights) struct Selection<'a> {
+    pub(in crate::insights) id: Option<i64>,
+    pub(in crate::insights) key: Option<&'a str>,
+    pub(in crate::insights) include_disabled: bool,
 }
 
 /// Id, key and name of a flag; value and name of one of its variations.
 type FlagRow = (i64, String, String, Option<Value>, Option<String>);
 
 /// Flags of a project with their variations, by key.
-pub(super) async fn flags(
+pub(in crate::insights) async fn flags(
     pool: &PgPool,
     project: ProjectId,
     selection: Selection<'_>,
@@ -161,7 +161,7 @@ pub(super) async fn flags(
 }
 
 /// Whether the project has the flag, be it enabled or not.
-pub(super) async fn exists(
+pub(in crate::insights) async fn exists(
     pool: &PgPool,
     project: ProjectId,
     id: i64,

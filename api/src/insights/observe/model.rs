@@ -87,33 +87,33 @@ pub(crate) struct Event {
 
 /// A raw row.
 #[derive(Clone, Debug, Default, Row, Deserialize)]
-pub(super) struct EventRow {
-    pub(super) received_us: i64,
-    pub(super) src_partition: u16,
-    pub(super) src_offset: u64,
-    pub(super) src_index: u16,
-    pub(super) device_id: String,
-    pub(super) channel: String,
-    pub(super) platform: String,
-    pub(super) runtime_version: String,
-    pub(super) update_uuid: String,
-    pub(super) r#type: String,
-    pub(super) name: String,
-    pub(super) message: String,
-    pub(super) stack: String,
-    pub(super) component_stack: String,
-    pub(super) error_name: String,
-    pub(super) is_fatal: u8,
-    pub(super) count: u32,
-    pub(super) tags: Vec<(String, String)>,
-    pub(super) flag_map: u64,
+pub(in crate::insights) struct EventRow {
+    pub(in crate::insights) received_us: i64,
+    pub(in crate::insights) src_partition: u16,
+    pub(in crate::insights) src_offset: u64,
+    pub(in crate::insights) src_index: u16,
+    pub(in crate::insights) device_id: String,
+    pub(in crate::insights) channel: String,
+    pub(in crate::insights) platform: String,
+    pub(in crate::insights) runtime_version: String,
+    pub(in crate::insights) update_uuid: String,
+    pub(in crate::insights) r#type: String,
+    pub(in crate::insights) name: String,
+    pub(in crate::insights) message: String,
+    pub(in crate::insights) stack: String,
+    pub(in crate::insights) component_stack: String,
+    pub(in crate::insights) error_name: String,
+    pub(in crate::insights) is_fatal: u8,
+    pub(in crate::insights) count: u32,
+    pub(in crate::insights) tags: Vec<(String, String)>,
+    pub(in crate::insights) flag_map: u64,
 }
 
 /// Flags by flag map: (key, compact JSON of the value).
 pub(super) type FlagMaps = HashMap<u64, Vec<(String, String)>>;
 
 impl EventRow {
-    pub(super) fn position(&self) -> Position {
+    pub(in crate::insights) fn position(&self) -> Position {
         Position {
             received_us: self.received_us,
             partition: self.src_partition,
@@ -148,7 +148,7 @@ impl EventRow {
 }
 
 /// Microseconds since 1970 as an instant.
-pub(super) fn instant(us: i64) -> DateTime<Utc> {
+pub(in crate::insights) fn instant(us: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(us).unwrap_or_default()
 }
 

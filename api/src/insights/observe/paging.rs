@@ -11,7 +11,7 @@ const SPANS: [TimeDelta; 2] = [TimeDelta::days(1), TimeDelta::days(7)];
 
 /// Where an event lies, in the order of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Position {
+pub(in crate::insights) struct Position {
     /// Microseconds since 1970.
     pub(super) received_us: i64,
     pub(super) partition: u16,
@@ -22,7 +22,7 @@ pub(super) struct Position {
 impl Position {
     /// The place in the log as a number below 2^53: partition (6 bits), offset
     /// modulo 2^32, index (15 bits).
-    pub(super) fn id(&self) -> u64 {
+    pub(in crate::insights) fn id(&self) -> u64 {
         let partition = u64::from(self.partition & 0x3f) << 47;
         let offset = (self.offset & 0xffff_ffff) << 15;
         partition | offset | u64::from(self.index & 0x7fff)

@@ -72,28 +72,28 @@ pub(in crate::insights) struct Question {
 }
 
 /// Which events match.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Filter {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(in crate::insights) struct Filter {
     /// None matches nothing.
-    pub(super) types: Vec<&'static str>,
-    pub(super) channel: Option<String>,
-    pub(super) platform: Option<String>,
-    pub(super) runtime_version: Option<String>,
+    pub(in crate::insights) types: Vec<&'static str>,
+    pub(in crate::insights) channel: Option<String>,
+    pub(in crate::insights) platform: Option<String>,
+    pub(in crate::insights) runtime_version: Option<String>,
     /// In lower case.
-    pub(super) update_uuid: Option<String>,
-    pub(super) detail: Detail,
-    pub(super) from: Option<DateTime<Utc>>,
+    pub(in crate::insights) update_uuid: Option<String>,
+    pub(in crate::insights) detail: Detail,
+    pub(in crate::insights) from: Option<DateTime<Utc>>,
     /// Inclusive.
-    pub(super) to: Option<DateTime<Utc>>,
+    pub(in crate::insights) to: Option<DateTime<Utc>>,
 }
 
 /// What only raw events have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Detail {
-    pub(super) search: Option<String>,
-    pub(super) device_id: Option<String>,
-    pub(super) error_name: Option<String>,
-    pub(super) flag_key: Option<String>,
+pub(in crate::insights) struct Detail {
+    pub(in crate::insights) search: Option<String>,
+    pub(in crate::insights) device_id: Option<String>,
+    pub(in crate::insights) error_name: Option<String>,
+    pub(in crate::insights) flag_key: Option<String>,
 }
 
 /// What groups have in common.
@@ -114,7 +114,7 @@ impl fmt::Display for GroupBy {
 
 /// Which of the matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Page {
+pub(in crate::insights) struct Page {
     pub(super) limit: u64,
     pub(super) offset: u64,
     /// Only what comes after it.
@@ -123,7 +123,7 @@ pub(super) struct Page {
 
 impl Question {
     pub(super) fn new(query: ObserveQuery) -> ApiResult<Self> {
-        let page = Page::new(&query)?;
+        let page = Page::of(&query)?;
         let group_by = query.group_by.as_deref().map(|by| match by {
             "name" => GroupBy::Name,
             _ => GroupBy::Message,
@@ -137,7 +137,16 @@ impl Question {
 }
 
 impl Page {
-    fn new(query: &ObserveQuery) -> ApiResult<Self> {
+    /// So many, after so many others.
+    pub(in crate::insights) fn new(limit: i64, offset: i64) -> Self {
+        Self {
+            limit: limit.unsigned_abs(),
+            offset: offset.unsigned_abs(),
+            after: None,
+        }
+    }
+
+    fn of(query: &ObserveQuery) -> ApiResult<Self> {
         let limit = Whole::clamped(query.limit, DEFAULT_LIMIT, 0, MAX_LIMIT);
         let skipped = Whole::clamped(query.page, 1, 1, i64::MAX) - 1;
         let offset = Whole::clamped(query.offset, skipped.saturating_mul(limit), 0, i64::MAX);
@@ -245,7 +254,7 @@ mod tests {
     fn pages_are_clamped_and_deep_ones_refused() {
         let page = |limit, offset, page| {
             let whole = |number: i64| (number != -1).then_some(Whole(number));
-            Page::new(&ObserveQuery {
+            Page::of(&ObserveQuery {
                 limit: whole(limit),
                 offset: whole(offset),
                 page: whole(page),

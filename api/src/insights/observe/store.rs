@@ -38,6 +38,23 @@ pub(super) async fn read(
     })
 }
 
+/// A page of the rows that fit a filter, at the moment `now`.
+pub(in crate::insights) async fn page(
+    reader: &Reader,
+    project: ProjectId,
+    now: DateTime<Utc>,
+    filter: &Filter,
+    page: Page,
+) -> Result<Vec<EventRow>, ReadError> {
+    let matches = Matches {
+        reader,
+        project,
+        now,
+        filter,
+    };
+    matches.page(page).await
+}
+
 /// The events of a project that fit a filter.
 struct Matches<'a> {
     reader: &'a Reader,
