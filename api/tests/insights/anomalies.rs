@@ -111,13 +111,17 @@ async fn spikes_are_found_once_per_channel_and_belong_to_their_project() {
     assert_eq!(members(&second, same), members(&first, same));
     assert_eq!(second[0]["affectedDevices"], 2);
 
-    // A second channel in the same hour has an event of its own.
-    world.send(&[beta(body("a", errors(6)))]).await;
+    // A second channel in the same hour has an event of its own. No device says
+    // more than a hundred times in an hour that it fails, neither now nor before.
+    let before = world.now - TimeDelta::hours(3);
+    let looping = [beta(body("loop", errors(9_000)))];
+    world.send_at("my-app", before, &looping).await;
+    world.send(&looping).await;
     world.later(1).await;
     let both = world.events("").await;
     assert_eq!(
-        members(&both, ["channel"]),
-        json!([["beta"], ["production"]])
+        members(&both, ["channel", "severity", "count"]),
+        json!([["beta", "critical", 100], ["production", "critical", 20]])
     );
     assert_eq!(world.events_of("other", "").await, theirs);
 }
@@ -275,6 +279,27 @@ async fn the_flag_and_the_update_that_fail_are_named() {
     ] {
         assert_eq!(world.events(query).await.len(), found, "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anomaly_is_told_of_before_it_is_looked_at_closely() {
+    let mut world = World::start().await;
+    world.day("my-app", &[body("a", errors(1))]).await;
+    world.send(&[body("a", errors(10))]).await;
+    world.settle().await;
+    world.clickhouse("RENAME TABLE flag_maps TO aside").await;
+    assert!(watch_once(&world.state()).await.expect("a round"));
+    let names = ["type", "count", "affectedDevices", "platforms"];
+    assert_eq!(
+        members(&world.events("").await, names),
+        json!([["error_spike", 10, 1, []]])
+    );
+    world.clickhouse("RENAME TABLE aside TO flag_maps").await;
+    world.later(1).await;
+    assert_eq!(
+        members(&world.events("").await, names),
+        json!([["error_spike", 10, 1, ["ios"]]])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

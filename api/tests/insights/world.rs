@@ -330,6 +330,12 @@ impl World {
         ver
     }
 
+    /// Runs a statement of ClickHouse.
+    pub(crate) async fn clickhouse(&self, statement: &str) {
+        let statement = self.store.client().query(statement);
+        statement.execute().await.unwrap();
+    }
+
     /// Rows of the raw table.
     pub(crate) async fn raw_rows(&self) -> u64 {
         let rows = self

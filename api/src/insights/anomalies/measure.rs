@@ -55,6 +55,14 @@ impl Alarm {
             What::Latency { now, .. } => now.samples,
         }
     }
+
+    /// Distinct devices with an error or crash; of samples nobody has counted them.
+    pub(super) fn devices(&self) -> u64 {
+        match &self.what {
+            What::Errors { trailing, .. } => trailing.devices,
+            What::Latency { .. } => 0,
+        }
+    }
 }
 
 /// The trailing hour, up to and with a moment.

@@ -50,6 +50,8 @@ pub(super) type Subject = (Place, Kind);
 pub(super) struct Stored {
     pub(super) id: i64,
     pub(super) count: u64,
+    /// Nobody has looked closer yet.
+    pub(super) bare: bool,
     pub(super) known: Known,
 }
 
@@ -88,6 +90,7 @@ type StoredRow = (
     DateTime<Utc>,
     Option<DateTime<Utc>>,
     i64,
+    bool,
 );
 
 impl Turn {
@@ -95,7 +98,7 @@ impl Turn {
     pub(super) async fn known(&mut self) -> Result<HashMap<Subject, Stored>, sqlx::Error> {
         let rows: Vec<StoredRow> = sqlx::query_as(
             "select id, project_id, type, channel, severity, status <> 'healthy' as open,
-                    detected_at, quiet_since, event_count
+                    detected_at, quiet_since, event_count, platforms = '{}'
              from anomalies where status <> 'healthy' or detected_at >= $1
              order by open",
         )
@@ -206,7 +209,7 @@ impl Turn {
 }
 
 fn stored(row: StoredRow) -> Option<(Subject, Stored)> {
-    let (id, project, kind, channel, severity, open, detected_at, quiet_since, count) = row;
+    let (id, project, kind, channel, severity, open, detected_at, quiet_since, count, bare) = row;
     let known = Known {
         open,
         severity: Severity::parse(&severity)?,
@@ -214,8 +217,13 @@ fn stored(row: StoredRow) -> Option<(Subject, Stored)> {
         quiet_since,
     };
     let subject = ((ProjectId(project), channel), Kind::parse(&kind)?);
-    let count = count.unsigned_abs();
-    Some((subject, Stored { id, count, known }))
+    let stored = Stored {
+        id,
+        count: count.unsigned_abs(),
+        bare,
+        known,
+    };
+    Some((subject, stored))
 }
 
 /// A page of a project's anomalies, newest first.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::evidence;
+use super::evidence::{self, Evidence};
 use super::measure::{Alarm, What, alarms, trailing_hour};
 use super::rules::{Kind, Severity, Step, step};
 use super::store::{Report, Stored, Subject, Turn, take_turn};
@@ -80,13 +80,13 @@ async fn follow(
     let next = step(known, Some(alarm.severity), trailing_hour(now));
     match (next, stored) {
         (Step::Open(severity), _) => {
-            let report = report(state, alarm, severity, now).await?;
+            let report = report(state, alarm, severity, now).await;
             turn.open(subject, &report).await?;
         }
         (Step::Go(severity), Some(stored))
-            if alarm.count() > stored.count || severity > stored.known.severity =>
+            if stored.bare || alarm.count() > stored.count || severity > stored.known.severity =>
         {
-            let report = report(state, alarm, severity, now).await?;
+            let report = report(state, alarm, severity, now).await;
             turn.worsen(stored.id, &report).await?;
         }
         (Step::Go(_), Some(stored)) => turn.quiet(stored.id, None).await?,
@@ -105,20 +105,25 @@ async fn calm(turn: &mut Turn, stored: &Stored, now: DateTime<Utc>) -> ApiResult
     Ok(())
 }
 
-async fn report(
-    state: &ApiState,
-    alarm: &Alarm,
-    severity: Severity,
-    now: DateTime<Utc>,
-) -> ApiResult<Report> {
+/// What a row says. One channel that is too large for a closer look must not
+/// keep all others from theirs: its row stays bare, and a later round tries again.
+async fn report(state: &ApiState, alarm: &Alarm, severity: Severity, now: DateTime<Utc>) -> Report {
     let reader = &state.insights.reader;
-    let evidence = evidence::of(reader, &state.postgres, alarm, now).await?;
-    Ok(Report {
+    let evidence = evidence::of(reader, &state.postgres, alarm, now).await;
+    let evidence = evidence.unwrap_or_else(|error| {
+        let (project, channel) = &alarm.place;
+        tracing::warn!(cause = ?error, %project, channel, "cannot look closer at an anomaly");
+        Evidence {
+            devices: alarm.devices(),
+            ..Evidence::default()
+        }
+    });
+    Report {
         severity,
         description: describe(alarm, evidence.devices),
         count: alarm.count(),
         evidence,
-    })
+    }
 }
 
 /// The multiple of the usual, and the counts.
