@@ -211,6 +211,7 @@ async fn the_flag_and_the_update_that_fail_are_named() {
     let mut world = World::start().await;
     let flag = world.flag("new-cart").await;
     world.flag("innocent").await;
+    world.flag("older").await;
     let (bad, good) = (
         "AAAAAAAA-0000-4000-8000-000000000001",
         "AAAAAAAA-0000-4000-8000-000000000002",
@@ -244,10 +245,14 @@ async fn the_flag_and_the_update_that_fail_are_named() {
     world.send(&failing).await;
     world.send(&fine).await;
     world.send(&[held(false, "js_error", true)(0)]).await;
-    // An older client: its launches hold no flags, so that it says nothing of them.
-    let older =
-        json!([{"type": "app_launch"}, {"type": "js_error", "flagStates": {"new-cart": false}}]);
-    world.send(&devices("older", 5, &older)).await;
+    // Older clients: their launches hold no flags, so that they say nothing of any.
+    let older = |kind: &str, value: bool| json!([{"type": "app_launch"}, {"type": kind, "flagStates": {"older": value}}]);
+    world
+        .send(&devices("failing", 5, &older("js_error", false)))
+        .await;
+    world
+        .send(&devices("fine", 5, &older("custom", true)))
+        .await;
     world.watch().await;
     let events = world.events("").await;
     assert_eq!(
