@@ -28,7 +28,9 @@ impl Stopped {
                 assert!(!stopped.is_empty());
                 return Self(stopped);
             }
-            running.iter().for_each(|pid| signal(*pid, Signal::STOP));
+            for pid in &running {
+                signal(*pid, Signal::STOP);
+            }
             stopped.extend(running);
         }
     }
@@ -36,7 +38,9 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.0.iter().for_each(|pid| signal(*pid, Signal::CONT));
+        for pid in &self.0 {
+            signal(*pid, Signal::CONT);
+        }
     }
 }
 
