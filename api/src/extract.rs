@@ -129,7 +129,15 @@ async fn read(request: Request, limit_bytes: usize) -> Result<Bytes, ApiError> {
     }
 }
 
+/// An object, as every body is: serde would take a list of the fields' values too.
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| *first == b'[')
+    {
+        return Err(ApiError::bad_request("bad body: expected an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| ApiError::bad_request(describe(&error)))?;
@@ -203,6 +211,7 @@ mod tests {
         let error = parse_json::<Body>(b"{}").unwrap_err();
         assert!(format!("{error:?}").contains("conditions"), "{error:?}");
         assert!(parse_json::<Body>(br#"{"conditions":[]} x"#).is_err());
+        assert!(parse_json::<Body>(b" [[]]").is_err());
     }
 
     proptest! {

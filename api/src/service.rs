@@ -5,7 +5,7 @@ use std::time::Duration;
 use sluice_schema::postgres::MIGRATOR;
 use sluice_service::admin::{Readiness, Signal};
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::Config;
 use crate::insights::anomalies;
@@ -14,6 +14,8 @@ use crate::{ApiState, auth, releases, segments, webhooks};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// Longer than a connection is waited for, whose failure says more.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
 const PURGE_EVERY: Duration = Duration::from_hours(1);
 
 /// Why there can be no state.
@@ -76,8 +78,9 @@ async fn watch(pool: &PgPool, signal: &Signal) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let answer = sqlx::query("select 1").execute(pool).await;
-        signal.set(answer.map(drop).map_err(|error| error.to_string()));
+        let answer = timeout(PING_PATIENCE, sqlx::query("select 1").execute(pool)).await;
+        let answer = answer.map_err(|_| "does not answer".to_owned());
+        signal.set(answer.and_then(|a| a.map(drop).map_err(|error| error.to_string())));
     }
 }
 

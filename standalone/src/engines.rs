@@ -20,8 +20,10 @@ const MAX_FAILURES: u32 = 3;
 
 /// An engine that can be watched.
 pub(crate) trait Engine: Send + Sized + 'static {
-    /// For people, and the name of its check.
+    /// For people.
     const NAME: &'static str;
+    /// Name of the check that it runs; whether it answers is another's.
+    const CHECK: &'static str;
 
     /// Starts it on its directory. Blocks.
     fn start(dir: &Path) -> Result<Self, EngineError>;
@@ -35,6 +37,7 @@ pub(crate) trait Engine: Send + Sized + 'static {
 
 impl Engine for ClickHouse {
     const NAME: &'static str = "clickhouse";
+    const CHECK: &'static str = "clickhouse-engine";
 
     fn start(dir: &Path) -> Result<Self, EngineError> {
         Self::start(dir)
@@ -51,6 +54,7 @@ impl Engine for ClickHouse {
 
 impl Engine for Postgres {
     const NAME: &'static str = "postgres";
+    const CHECK: &'static str = "postgres-engine";
 
     fn start(dir: &Path) -> Result<Self, EngineError> {
         Self::start(dir, Durability::Full)
@@ -93,7 +97,7 @@ impl<E: Engine> Keeper<E> {
         reporter: FailureReporter,
         stop: CancellationToken,
     ) -> JoinHandle<()> {
-        let running = readiness.signal(E::NAME);
+        let running = readiness.signal(E::CHECK);
         running.set(Ok(()));
         let keeper = Self {
             engine,

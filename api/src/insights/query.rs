@@ -68,7 +68,8 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// A whole number; beyond 64 bits it is the nearest that has them.
+/// A whole number; beyond 64 bits it is the nearest that has them. So its
+/// description has neither bounds nor the format `int64`, which is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Whole(pub(super) i64);
 

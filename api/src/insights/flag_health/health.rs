@@ -17,7 +17,7 @@ pub(super) const MAX_HOURS: i64 = 168;
 #[serde(default)]
 pub(crate) struct HealthQuery {
     /// The running hour and so many before it; nearest of 1 to 168.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 168, default = 24)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 24)]
     pub(super) hours: Option<Whole>,
     /// Exactly this channel.
     pub(super) channel: Option<String>,

@@ -22,7 +22,7 @@ const MAX_DAYS: i64 = 90;
 pub(crate) struct ImpactsQuery {
     /// So many UTC dates, the last of which is today; nearest of 1 to 90. The trailing 24 hours
     /// by default. Also `period=14d`.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 90)]
+    #[param(value_type = Option<i64>, format = "whole-number")]
     pub(super) days: Option<Whole>,
     /// Exactly this channel.
     pub(super) channel: Option<String>,

@@ -48,13 +48,13 @@ pub(crate) struct ObserveQuery {
     /// `message` or `name`: groups instead of events. Anything else is `message`. Also `groupBy`.
     pub(super) group_by: Option<String>,
     /// How many at most; nearest of 0 to 200. 0 is for totals.
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 200, default = 50)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 50)]
     pub(super) limit: Option<Whole>,
     /// How many to skip; at most 100,000.
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 100_000, default = 0)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 0)]
     pub(super) offset: Option<Whole>,
     /// Which page of `limit` entries, from 1 on; where there is no `offset`.
-    #[param(value_type = Option<i64>, minimum = 1)]
+    #[param(value_type = Option<i64>, format = "whole-number")]
     pub(super) page: Option<Whole>,
     /// `nextCursor` of the page before; instead of `offset`, and steady while events arrive.
     pub(super) cursor: Option<String>,

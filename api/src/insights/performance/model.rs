@@ -13,7 +13,7 @@ const MAX_HOURS: i64 = 720;
 #[serde(default)]
 pub(crate) struct PerformanceQuery {
     /// So many hours, the last of which is running; nearest of 1 to 720.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 720, default = 24)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 24)]
     pub(super) hours: Option<Whole>,
     /// Exactly this channel.
     pub(super) channel: Option<String>,

@@ -17,7 +17,7 @@ const MAX_DAYS_BY_HOUR: i64 = 7;
 #[serde(default)]
 pub(crate) struct TimeseriesQuery {
     /// So many UTC dates, the last of which is today; nearest of 1 to 90. Also `period=14d`.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 90, default = 14)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 14)]
     pub(super) days: Option<Whole>,
     /// `day` or `hour`; by the hour at most 7 days.
     #[param(default = "day")]

@@ -1,0 +1,9 @@
+//! The program as its users meet it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
+mod crashes;
+mod outage;
+mod sluice;
+mod spine;
+mod webhooks;
