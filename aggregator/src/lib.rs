@@ -3,7 +3,8 @@
 //! The path of an event: the [`driver`] thread reads frames from the log and
 //! gives each partition's to its [`worker`], which decodes them into columns
 //! ([`rows`]), cuts [`batch`]es and encodes them as Native blocks ([`native`]).
-//! Flag evaluations ([`evaluations`]) come from a log of their own on the same path.
+//! Flag evaluations ([`evaluations`]) and requests of the manifest endpoint
+//! (`manifests`) come from logs of their own on the same path.
 //! A batch is sent ([`send`]) until ClickHouse has acknowledged it in the raw
 //! table and in every view, under a token that names its place in the log;
 //! then the position is committed. Beside that one aggregator folds what is
@@ -28,6 +29,7 @@ mod facts;
 pub mod flag_maps;
 pub mod fold;
 mod health;
+mod manifests;
 pub mod metrics;
 pub mod migrate;
 pub mod native;
@@ -55,6 +57,7 @@ use crate::evaluations::contexts::Contexts;
 use crate::fold::Folder;
 use crate::fold::store::FoldStore;
 use crate::health::Health;
+use crate::manifests::Manifests;
 use crate::pipeline::Pipeline;
 use crate::progress::{Progress, ProgressBoard};
 use crate::projects::ProjectDirectory;
@@ -64,6 +67,8 @@ pub const GROUP: &str = "aggregator";
 /// The same of flag evaluations. Of its own: a group that shares the partitions
 /// of two topics moves them together.
 pub const EVALUATIONS_GROUP: &str = "aggregator-evaluations";
+/// The same of requests of the manifest endpoint.
+pub const MANIFESTS_GROUP: &str = "aggregator-manifests";
 
 /// Why an aggregator ended by itself.
 #[derive(Debug, Error)]
@@ -79,7 +84,7 @@ pub enum AggregatorError {
 /// What an aggregator works with.
 #[derive(Clone)]
 pub struct Parts {
-    /// Frames of health events, or of flag evaluations.
+    /// Frames of health events, of flag evaluations, or of manifest requests.
     pub log: Arc<dyn EventLog>,
     /// Where what cannot become rows goes.
     pub dead_letters: Arc<dyn EventLog>,
@@ -102,6 +107,7 @@ pub struct Aggregator {
 enum Kind {
     Health,
     Evaluations(Contexts),
+    Manifests,
 }
 
 impl Aggregator {
@@ -113,6 +119,11 @@ impl Aggregator {
     /// Of flag evaluations, whose contexts are kept in `postgres`. Nothing runs yet.
     pub fn evaluations(parts: Parts, postgres: PgPool) -> Self {
         Self::of(Kind::Evaluations(Contexts::new(postgres)), parts)
+    }
+
+    /// Of requests of the manifest endpoint. Nothing runs yet.
+    pub fn manifests(parts: Parts) -> Self {
+        Self::of(Kind::Manifests, parts)
     }
 
     fn of(facts: Kind, parts: Parts) -> Self {
@@ -153,6 +164,12 @@ impl Aggregator {
             }
             Kind::Evaluations(contexts) => {
                 match Pipeline::<Evaluations>::open(parts, contexts, progress, &stop).await? {
+                    Some(pipeline) => pipeline.run(stop).await,
+                    None => Ok(()),
+                }
+            }
+            Kind::Manifests => {
+                match Pipeline::<Manifests>::open(parts, (), progress, &stop).await? {
                     Some(pipeline) => pipeline.run(stop).await,
                     None => Ok(()),
                 }

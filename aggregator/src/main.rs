@@ -64,6 +64,7 @@ fn open_logs(config: &KafkaConfig) -> Result<Logs, Box<dyn Error>> {
     Ok(Logs {
         health: Arc::new(log(topics::HEALTH, config.partitions)?),
         evaluations: Arc::new(log(topics::EVALUATIONS, config.partitions)?),
+        manifests: Arc::new(log(topics::MANIFESTS, config.partitions)?),
         dead_letters: Arc::new(log(topics::DEAD_LETTER, 1)?),
     })
 }

@@ -32,6 +32,8 @@ pub struct Logs {
     pub health: Arc<dyn EventLog>,
     /// Frames of flag evaluations.
     pub evaluations: Arc<dyn EventLog>,
+    /// Frames of requests of the manifest endpoint.
+    pub manifests: Arc<dyn EventLog>,
     /// Where what cannot become rows goes.
     pub dead_letters: Arc<dyn EventLog>,
 }
@@ -48,6 +50,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>>
     let migrated = readiness.signal("clickhouse");
     register_log(&readiness, "log", &logs.health);
     register_log(&readiness, "evaluations_log", &logs.evaluations);
+    register_log(&readiness, "manifests_log", &logs.manifests);
     register_log(&readiness, "dead_letters", &logs.dead_letters);
     let listener = TcpListener::bind(config.admin.listen).await?;
     let admin = tokio::spawn(admin::serve(listener, registry, readiness.clone()));
@@ -83,7 +86,7 @@ fn register_log(readiness: &Readiness, name: &'static str, log: &Arc<dyn EventLo
 }
 
 /// One aggregator for each log of facts.
-pub fn aggregators(logs: Logs, clickhouse: &Client, postgres: &PgPool) -> [Aggregator; 2] {
+pub fn aggregators(logs: Logs, clickhouse: &Client, postgres: &PgPool) -> [Aggregator; 3] {
     let parts = |log| Parts {
         log,
         dead_letters: Arc::clone(&logs.dead_letters),
@@ -94,6 +97,7 @@ pub fn aggregators(logs: Logs, clickhouse: &Client, postgres: &PgPool) -> [Aggre
     [
         Aggregator::new(parts(logs.health)),
         Aggregator::evaluations(parts(logs.evaluations), postgres.clone()),
+        Aggregator::manifests(parts(logs.manifests)),
     ]
 }
 

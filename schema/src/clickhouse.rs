@@ -48,6 +48,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "evaluations",
         sql: include_str!("../clickhouse/0004_evaluations.sql"),
     },
+    Migration {
+        number: 5,
+        name: "downloads",
+        sql: include_str!("../clickhouse/0005_downloads.sql"),
+    },
 ];
 
 /// Newest inserts whose tokens each table remembers that gets rows by insert.

@@ -55,6 +55,8 @@ pub enum ContentKind {
     Health = 1,
     /// Body of `POST /flag-evaluations` (telemetry.md §3).
     Evaluations = 2,
+    /// A request of the manifest endpoint and its answer, see [`crate::wire::manifests`].
+    Manifests = 3,
 }
 
 impl ContentKind {
@@ -62,6 +64,7 @@ impl ContentKind {
         match byte {
             1 => Some(Self::Health),
             2 => Some(Self::Evaluations),
+            3 => Some(Self::Manifests),
             _ => None,
         }
     }
@@ -389,7 +392,11 @@ mod tests {
 
     fn any_request() -> impl Strategy<Value = Owned> {
         let project = prop_oneof![any::<i64>().prop_map(Ok), "[a-zé-]{0,40}".prop_map(Err)];
-        let kind = prop_oneof![Just(ContentKind::Health), Just(ContentKind::Evaluations)];
+        let kind = prop_oneof![
+            Just(ContentKind::Health),
+            Just(ContentKind::Evaluations),
+            Just(ContentKind::Manifests),
+        ];
         (
             project,
             any::<i64>(),

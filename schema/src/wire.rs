@@ -4,7 +4,8 @@
 //! The edge decodes a body to validate it and to count its events; the
 //! aggregator decodes the same bytes to make rows. Both call the same function,
 //! so that what was accepted is what is counted. A body travels as the device
-//! sent it: nothing is ever serialised again.
+//! sent it: nothing is ever serialised again. Requests of the manifest endpoint
+//! have no body and are written as records of our own ([`manifests`]).
 //!
 //! What always holds: decoding is a pure function of the bytes; it neither
 //! panics nor recurses, whatever the bytes; a field's text is materialised only
@@ -14,6 +15,7 @@ pub mod evaluations;
 pub mod flags;
 pub mod health;
 mod json;
+pub mod manifests;
 mod tape;
 mod text;
 
@@ -47,6 +49,9 @@ pub enum Refusal {
     /// Not one event of the batch has a type that is known.
     #[error("events[].type must be one of app_launch, js_error, crash, custom, perf_sample")]
     NoKnownEvent,
+    /// Not a record of our own that this release can read.
+    #[error("the record is cut short or of an unknown version")]
+    NotARecord,
 }
 
 /// Reusable memory of a decoder. One per thread or connection.

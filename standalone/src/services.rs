@@ -47,6 +47,7 @@ fn open_logs(dir: &Path) -> Result<Logs, sluice_eventlog::LogError> {
     Ok(Logs {
         health: open("health")?,
         evaluations: open("evaluations")?,
+        manifests: open("manifests")?,
         dead_letters: open("dead-letters")?,
     })
 }
@@ -55,7 +56,7 @@ fn open_logs(dir: &Path) -> Result<Logs, sluice_eventlog::LogError> {
 pub(crate) struct Services {
     edge: Arc<Edge>,
     directory: Arc<Directory>,
-    aggregators: [Aggregator; 2],
+    aggregators: [Aggregator; 3],
     api: ApiState,
     workers: JoinHandle<()>,
 }
@@ -113,7 +114,7 @@ impl Services {
             async move { directory.follow(closing).await }
         });
         let stop_aggregating = CancellationToken::new();
-        let [health, evaluations] = self
+        let [health, evaluations, manifests] = self
             .aggregators
             .map(|aggregator| aggregation::spawn(aggregator, &stop_aggregating, lifecycle));
 
@@ -129,7 +130,7 @@ impl Services {
         });
         lifecycle.stage("aggregator", FINISH, async move {
             stop_aggregating.cancel();
-            let _ = tokio::join!(health, evaluations);
+            let _ = tokio::join!(health, evaluations, manifests);
         });
         lifecycle.stage("counts", LEAVE, async move { service::finish(&api).await });
         lifecycle.stage("workers", LEAVE, async move { self.workers.abort() });
