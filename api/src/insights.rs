@@ -1,5 +1,5 @@
 //! What devices reported, as people read it (telemetry.md §5): telemetry, flag
-//! health and observe.
+//! health, observe, and downloads.
 //!
 //! # The path of a read
 //!
@@ -14,6 +14,7 @@
 
 pub(crate) mod anomalies;
 mod answers;
+pub(crate) mod downloads;
 pub(crate) mod evaluations;
 mod flag_health;
 mod folds;
@@ -34,6 +35,7 @@ use moka::sync::Cache;
 use sluice_schema::id::ProjectId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::ApiState;
 use crate::error::ApiResult;
@@ -54,6 +56,9 @@ pub(crate) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(evaluations::routes::get))
         .routes(routes!(timeseries::routes::get))
+        .routes(routes!(downloads::routes::list))
+        .routes(routes!(downloads::routes::adoption))
+        .routes(routes!(downloads::routes::one))
         .routes(routes!(observe::routes::events))
         .routes(routes!(performance::routes::get))
         .routes(routes!(flag_health::routes::impacts))
@@ -69,6 +74,9 @@ pub(crate) struct Shared {
     performance: Answers<performance::model::Question, Vec<performance::model::Metric>>,
     flag_health: Answers<flag_health::model::Question, flag_health::model::Slices>,
     observed: Answers<observe::model::Question, observe::model::Observed>,
+    /// Of one update, or of all.
+    downloads: Answers<Option<Uuid>, downloads::TotalsByUpdate>,
+    adoption: Answers<downloads::model::Question, downloads::model::Adopted>,
     with_data: Cache<ProjectId, ()>,
 }
 
@@ -85,6 +93,8 @@ impl Shared {
             performance: Answers::new(FRESH.0, FRESH.1),
             flag_health: Answers::new(FOLDED.0, FOLDED.1),
             observed: Answers::new(FRESH.0, FRESH.1),
+            downloads: Answers::new(FRESH.0, FRESH.1),
+            adoption: Answers::new(FRESH.0, FRESH.1),
             with_data: Cache::new(MAX_PROJECTS),
         })
     }

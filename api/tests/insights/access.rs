@@ -2,13 +2,16 @@ use serde_json::json;
 
 use crate::world::{World, body, on};
 
-const READS: [&str; 6] = [
+const READS: [&str; 9] = [
     "/telemetry/timeseries",
     "/telemetry/performance",
     "/telemetry/flag-impacts",
     "/observe/events",
     "/flags/1/health",
     "/telemetry/events",
+    "/insights",
+    "/insights/1",
+    "/insights/adoption",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +87,8 @@ async fn a_wrong_parameter_is_refused_by_name() {
         ("/flags/1/health?hours=x", "hours"),
         ("/telemetry/events?days=x", "days"),
         ("/telemetry/events?offset=100001", "offset"),
+        ("/insights?limit=x", "limit"),
+        ("/insights/adoption?updateId=x", "update_id"),
     ] {
         let answer = world.get(query, "dsp_my-app_viewer", Some("my-app")).await;
         assert_eq!(answer.status, 400, "{query}");
@@ -111,6 +116,12 @@ async fn every_read_and_its_parameters_are_described() {
         (
             "telemetry/events",
             vec!["days", "flag_key", "type", "severity", "status", "offset"],
+        ),
+        ("insights", vec!["limit", "offset"]),
+        ("insights/{id}", vec!["id"]),
+        (
+            "insights/adoption",
+            vec!["days", "update_id", "bucket", "channel", "platform"],
         ),
     ] {
         let operation = &document["paths"][format!("/v1/ota/{path}")]["get"];

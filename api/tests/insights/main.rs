@@ -8,6 +8,7 @@
 
 mod access;
 mod anomalies;
+mod downloads;
 mod flags;
 mod observe;
 mod outage;

@@ -1,6 +1,7 @@
 use axum::Router;
 use axum::http::StatusCode;
 use serde_json::json;
+use sluice_schema::wire::manifests::ManifestRequest;
 use tokio::time::timeout;
 
 use crate::proxy::{Proxy, Way};
@@ -36,6 +37,8 @@ async fn reads_are_refused_while_the_store_is_away_and_come_back() {
         "/observe/events",
         &health,
         "/telemetry/events?type=crash",
+        "/insights",
+        "/insights/adoption",
     ];
     for way in [Way::Cut, Way::Silent] {
         for path in paths {
@@ -57,5 +60,30 @@ async fn reads_are_refused_while_the_store_is_away_and_come_back() {
             proxy.turn(Way::Open);
             recovered(&router, path).await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_are_listed_without_counts_while_the_store_is_away() {
+    let mut world = World::start().await;
+    let (_, update) = world.update("my-app", "1.0").await;
+    let served = ManifestRequest {
+        served: Some(update),
+        device_id: "a",
+        channel: "production",
+        ..ManifestRequest::default()
+    };
+    world.manifests_at("my-app", world.now, &[served]).await;
+    world.settle().await;
+    assert_eq!(world.read("/updates").await[0]["totalDownloads"], 1);
+    let proxy = Proxy::start(world.clickhouse_url()).await;
+    for way in [Way::Cut, Way::Silent] {
+        let router = world.over(proxy.url.clone());
+        proxy.turn(way);
+        let answer = read(&router, "/updates").await;
+        assert_eq!(answer.status, StatusCode::OK, "{way:?}");
+        assert_eq!(answer.json()[0]["updateUuid"], json!(update));
+        assert_eq!(answer.json()[0]["totalDownloads"], 0, "{way:?}");
+        proxy.turn(Way::Open);
     }
 }

@@ -25,6 +25,7 @@ use sluice_schema::frame::{
     ContentKind, FrameBuilder, ProjectRef, Request as Received, mark_replay,
 };
 use sluice_schema::id::{FrameId, ProjectId};
+use sluice_schema::wire::manifests::ManifestRequest;
 use sluice_schema::wire::{Scratch, health};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -32,6 +33,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 /// Until when something must have happened.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -58,6 +60,9 @@ pub(crate) struct World {
     log: Arc<EmbeddedLog>,
     dead_letters: Arc<EmbeddedLog>,
     last_frame: Bytes,
+    /// Requests of the manifest endpoint.
+    manifests: Arc<EmbeddedLog>,
+    last_manifests: Bytes,
     folds: u64,
     router: Router,
     _dir: TempDir,
@@ -108,6 +113,7 @@ impl World {
         let open =
             |name: &str| EmbeddedLog::open(&dir.path().join(name), EmbeddedConfig::default());
         let (log, dead_letters) = (open("health").unwrap(), open("dead-letter").unwrap());
+        let manifests = open("manifests").unwrap();
         let router = router(&pool, &store, now);
         let world = Self {
             pool,
@@ -116,6 +122,8 @@ impl World {
             log: Arc::new(log),
             dead_letters: Arc::new(dead_letters),
             last_frame: Bytes::new(),
+            manifests: Arc::new(manifests),
+            last_manifests: Bytes::new(),
             folds: 0,
             router,
             _dir: dir,
@@ -209,31 +217,63 @@ impl World {
             builder.push(&request, kept);
         }
         self.last_frame = builder.finish(FrameId::new());
-        self.append(self.last_frame.clone());
+        append(&self.log, self.last_frame.clone());
     }
 
     /// The last frame arrives again, marked as a replay.
     pub(crate) fn replay(&self) {
-        self.append(mark_replay(&self.last_frame).unwrap());
+        append(&self.log, mark_replay(&self.last_frame).unwrap());
     }
 
-    fn append(&self, bytes: Bytes) {
-        let (done, appended) = std::sync::mpsc::channel();
-        let record = Record {
-            id: FrameId::new(),
-            partition: 0,
-            bytes,
-        };
-        let tell = Box::new(move |result| done.send(result).unwrap());
-        self.log.append(record, tell);
-        appended.recv().unwrap().unwrap();
+    /// The manifest endpoint answers these requests at a moment, in one frame.
+    pub(crate) async fn manifests_at(
+        &mut self,
+        slug: &str,
+        at: DateTime<Utc>,
+        requests: &[ManifestRequest<'_>],
+    ) {
+        let project = ProjectRef::Id(self.project(slug).await);
+        let mut builder = FrameBuilder::new();
+        for request in requests {
+            let request = Received {
+                project: project.clone(),
+                received_at_us: at.timestamp_micros(),
+                kind: ContentKind::Manifests,
+                payload: &request.encode(),
+            };
+            builder.push(&request, 1);
+        }
+        self.last_manifests = builder.finish(FrameId::new());
+        append(&self.manifests, self.last_manifests.clone());
+    }
+
+    /// The last frame of manifest requests arrives again, marked as a replay.
+    pub(crate) fn replay_manifests(&self) {
+        append(&self.manifests, mark_replay(&self.last_manifests).unwrap());
+    }
+
+    /// An update of a project: its id, and what devices call it.
+    pub(crate) async fn update(&self, slug: &str, runtime_version: &str) -> (i64, Uuid) {
+        sqlx::query_as(
+            "insert into updates (project_id, runtime_version, platform, channel, branch_name, group_id)
+             select id, $2, 'ios', 'production', 'main', 'g' from projects where slug = $1
+             returning id, update_uuid",
+        )
+        .bind(slug)
+        .bind(runtime_version)
+        .fetch_one(&self.pool)
+        .await
+        .unwrap()
     }
 
     /// Stores and folds all that was sent, and forgets what the API remembers.
     pub(crate) async fn settle(&mut self) {
-        let (stop, task) = self.aggregate().await;
-        stop.cancel();
-        task.await.unwrap();
+        let manifests = Aggregator::manifests(self.parts(&self.manifests));
+        let manifests = Self::run_until_caught_up(manifests).await;
+        for (stop, task) in [self.aggregate().await, manifests] {
+            stop.cancel();
+            task.await.unwrap();
+        }
         // What the aggregator folded by its own clock gives way to ours.
         for table in ["folds", "folded_until"] {
             let forget = format!("TRUNCATE TABLE {table}");
@@ -245,13 +285,21 @@ impl World {
 
     /// Stores all that was sent; the aggregator goes on, and folds, until it is stopped.
     pub(crate) async fn aggregate(&self) -> (CancellationToken, JoinHandle<()>) {
-        let aggregator = Aggregator::new(Parts {
-            log: self.log.clone(),
+        let health = Aggregator::new(self.parts(&self.log));
+        Self::run_until_caught_up(health).await
+    }
+
+    fn parts(&self, log: &Arc<EmbeddedLog>) -> Parts {
+        Parts {
+            log: log.clone(),
             dead_letters: self.dead_letters.clone(),
             clickhouse: self.store.client(),
             projects: Arc::new(HashMap::<String, ProjectId>::new()),
             limits: BatchLimits::default(),
-        });
+        }
+    }
+
+    async fn run_until_caught_up(aggregator: Aggregator) -> (CancellationToken, JoinHandle<()>) {
         let mut progress = aggregator.progress();
         let stop = CancellationToken::new();
         let task = aggregator.run(stop.clone());
@@ -379,6 +427,19 @@ impl World {
     pub(crate) async fn get(&self, path: &str, token: &str, project: Option<&str>) -> Answer {
         get(&self.router, path, token, project).await
     }
+}
+
+/// Makes a record durable.
+fn append(log: &EmbeddedLog, bytes: Bytes) {
+    let (done, appended) = std::sync::mpsc::channel();
+    let record = Record {
+        id: FrameId::new(),
+        partition: 0,
+        bytes,
+    };
+    let tell = Box::new(move |result| done.send(result).unwrap());
+    log.append(record, tell);
+    appended.recv().unwrap().unwrap();
 }
 
 fn router(pool: &PgPool, store: &Store, now: DateTime<Utc>) -> Router {

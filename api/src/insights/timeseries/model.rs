@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::insights::downloads::model::FirstServed;
 use crate::insights::metrics::{Percent, Sums};
 use crate::insights::query::Whole;
 use crate::insights::window::Window;
@@ -38,6 +39,22 @@ pub(in crate::insights) enum Bucket {
 }
 
 impl Bucket {
+    /// By its name; a day if there is none of that name.
+    pub(in crate::insights) fn named(name: Option<&str>) -> Self {
+        match name {
+            Some("hour") => Self::Hour,
+            _ => Self::Day,
+        }
+    }
+
+    /// The function of ClickHouse that gives the start of an instant's bucket.
+    pub(in crate::insights) fn start(self) -> &'static str {
+        match self {
+            Self::Day => "toStartOfDay",
+            Self::Hour => "toStartOfHour",
+        }
+    }
+
     fn length(self) -> TimeDelta {
         match self {
             Self::Day => TimeDelta::days(1),
@@ -64,10 +81,7 @@ pub(super) struct Filter {
 
 impl Question {
     pub(super) fn new(query: TimeseriesQuery, now: DateTime<Utc>) -> Self {
-        let bucket = match query.bucket.as_deref() {
-            Some("hour") => Bucket::Hour,
-            _ => Bucket::Day,
-        };
+        let bucket = Bucket::named(query.bucket.as_deref());
         let most = match bucket {
             Bucket::Day => MAX_DAYS,
             Bucket::Hour => MAX_DAYS_BY_HOUR,
@@ -123,14 +137,14 @@ pub(in crate::insights) struct Data {
     pub(super) events: HashMap<i64, (Sums, u64)>,
     /// Evaluations of flags.
     pub(super) flag_evals: HashMap<i64, u64>,
-    /// Distinct (device, update) first served.
-    pub(super) updates: HashMap<i64, u64>,
+    /// What devices were first served.
+    pub(super) updates: FirstServed,
 }
 
 impl Data {
     /// Whether there were neither events nor evaluations nor downloads.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.flag_evals.is_empty() && self.updates.is_empty()
+        self.events.is_empty() && self.flag_evals.is_empty() && !self.updates.any
     }
 }
 
@@ -177,7 +191,7 @@ impl Point {
             error_rate: sums.error_rate(),
             crash_free: sums.crash_free(),
             flag_evals: number(&data.flag_evals),
-            updates: number(&data.updates),
+            updates: number(&data.updates.by_bucket),
             devices,
             errors: sums.js_errors,
             crashes: sums.crashes,

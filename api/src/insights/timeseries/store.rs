@@ -5,6 +5,7 @@ use serde::Deserialize;
 use sluice_schema::id::ProjectId;
 
 use super::model::{Bucket, Data, Filter, Question};
+use crate::insights::downloads::store::first_served;
 use crate::insights::evaluations::store::{self as evaluations, CountedFlag};
 use crate::insights::folds::Snapshot;
 use crate::insights::metrics::Sums;
@@ -43,16 +44,15 @@ pub(super) async fn read(
     };
     let (window, channel) = (question.window, question.filter.channel.as_deref());
     let flag_evals = evaluations::flag_evals(reader, project, flags, window, bucket, channel);
+    let span = (window, question.bucket);
+    let platform = question.filter.platform.as_deref();
+    // Downloads know nothing of flags.
+    let updates = first_served(reader, project, span, channel, platform);
     Ok(Data {
         events: events(reader, project, folds, question).await?,
         flag_evals: flag_evals.await?,
-        updates: updates(),
+        updates: updates.await?,
     })
-}
-
-/// Updates by bucket. Nothing counts them yet.
-fn updates() -> HashMap<i64, u64> {
-    HashMap::new()
 }
 
 async fn events(
@@ -92,10 +92,7 @@ fn statement(project: ProjectId, folds: &Snapshot, question: &Question) -> Optio
 
 /// A row for each bucket.
 fn merged(rows: Statement, bucket: Bucket, precision: u32) -> Statement {
-    let start = match bucket {
-        Bucket::Day => "toStartOfDay",
-        Bucket::Hour => "toStartOfHour",
-    };
+    let start = bucket.start();
     let select = format!(
         "SELECT toUnixTimestamp({start}(time)) AS bucket, {SUMS}, \
          uniqCombined64Merge({precision})(U) AS devices FROM ("

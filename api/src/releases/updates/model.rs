@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::store::Stored;
 use crate::error::{ApiError, ApiResult};
+use crate::insights::downloads::TotalsByUpdate;
 use crate::patch;
 use crate::releases::form;
 use crate::releases::links::LinkedFlag;
@@ -59,6 +60,15 @@ pub(crate) struct Update {
     /// Message of the build it came from.
     build_message: Option<String>,
     created_at: DateTime<Utc>,
+}
+
+impl Update {
+    /// Says how often it was downloaded.
+    pub(super) fn count(&mut self, totals: &TotalsByUpdate) {
+        let totals = totals.get(&self.update_uuid).copied().unwrap_or_default();
+        self.total_downloads = totals.downloads as i64;
+        self.unique_devices = totals.devices as i64;
+    }
 }
 
 /// Filters combine with AND.

@@ -1,7 +1,10 @@
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::json;
+use sluice_schema::id::ProjectId;
 
 use super::model::{
     CreateAsset, CreateUpdate, CreatedUpdate, NewUpdate, PatchUpdate, Update, UpdateFilter,
@@ -12,6 +15,7 @@ use crate::audit::{self, Action, AuditEntry};
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path, Query};
+use crate::insights::downloads;
 use crate::page;
 use crate::releases::publishing::{self, Made};
 use crate::releases::{blobs, links};
@@ -21,6 +25,8 @@ use crate::webhooks::Event;
 const LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 500;
 const HISTORY_LIMIT: i64 = 50;
+/// The list of updates waits no longer for their downloads.
+const COUNTS_WAIT: Duration = Duration::from_millis(1_500);
 
 /// Newest first, rollbacks among them.
 #[utoipa::path(get, path = "/updates", tag = "updates", params(UpdateFilter),
@@ -32,8 +38,25 @@ pub(crate) async fn list(
 ) -> ApiResult<Json<Vec<Update>>> {
     let limit = page::limit(filter.limit, LIMIT, MAX_LIMIT)?;
     let page = (limit, page::offset(filter.offset)?);
-    let updates = store::list(&state.postgres, scope.project, &filter, page).await?;
+    let mut updates = store::list(&state.postgres, scope.project, &filter, page).await?;
+    count_downloads(&state, scope.project, &mut updates).await;
     Ok(Json(updates))
+}
+
+/// Fills in downloads. People must be able to release while nothing can be
+/// counted: the list is shown anyway.
+async fn count_downloads(state: &ApiState, project: ProjectId, updates: &mut [Update]) {
+    let totals = downloads::totals(state, project);
+    match tokio::time::timeout(COUNTS_WAIT, totals).await {
+        Ok(Ok(totals)) => updates.iter_mut().for_each(|update| update.count(&totals)),
+        Ok(Err(error)) => {
+            tracing::warn!(
+                error = error.message(),
+                "updates are listed without their downloads"
+            );
+        }
+        Err(_) => tracing::warn!("updates are listed without their downloads, which take too long"),
+    }
 }
 
 /// Makes an update of files that were uploaded before.
