@@ -17,6 +17,7 @@ mod answers;
 pub(crate) mod evaluations;
 mod flag_health;
 mod folds;
+mod matching;
 mod metrics;
 mod observe;
 mod performance;
