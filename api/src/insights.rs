@@ -18,6 +18,7 @@ pub(crate) mod downloads;
 pub(crate) mod evaluations;
 mod flag_health;
 mod folds;
+mod matching;
 mod metrics;
 mod observe;
 mod performance;

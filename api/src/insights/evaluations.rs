@@ -6,7 +6,6 @@
 //! variations.
 
 pub(crate) mod bulk;
-mod matching;
 mod model;
 pub(super) mod routes;
 pub(crate) mod store;

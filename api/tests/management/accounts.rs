@@ -1,6 +1,9 @@
 //! Accounts, sessions and invites, and refusals in general (management.md §1–3).
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -213,6 +216,39 @@ async fn sessions_begin_by_password_and_end_by_logout_expiry_or_deactivation() {
     world.get(first, "/auth/me").await.expect(200);
     world.wait(TimeDelta::days(30));
     world.get(first, "/auth/me").await.expect(401);
+}
+
+#[tokio::test]
+async fn failed_logins_close_the_account_and_the_address_for_a_while() {
+    let world = World::start().await;
+    world
+        .post(NOBODY, "/auth/register", &registration())
+        .await
+        .expect(201);
+    let login = async |email: &str, password: &str, address: [u8; 4]| {
+        let body = json!({ "email": email, "password": password });
+        let mut request = with_body(request(Method::POST, "/auth/login"), Some(&body));
+        let peer = ConnectInfo(SocketAddr::from((address, 1)));
+        request.extensions_mut().insert(peer);
+        world.send(request).await
+    };
+    let (kim, here) = ("kim@example.test", [192, 0, 2, 1]);
+    for _ in 0..10 {
+        login("KIM@example.test", "wrong", here).await.expect(401);
+    }
+    let refused = login(kim, "correct horse", [192, 0, 2, 2]).await;
+    assert_eq!(refused.headers["retry-after"], "901");
+    refused.expect(429);
+    for n in 0..90 {
+        let email = format!("{n}@example.test");
+        login(&email, "wrong", here).await.expect(401);
+    }
+    login("new@example.test", "wrong", here).await.expect(429);
+    login("new@example.test", "wrong", [192, 0, 2, 2])
+        .await
+        .expect(401);
+    world.wait(TimeDelta::minutes(15));
+    login(kim, "correct horse", here).await.expect(200);
 }
 
 #[tokio::test]

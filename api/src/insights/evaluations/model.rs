@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::matching::Values;
 use super::store::FlagCounts;
+use crate::insights::matching::Values;
 use crate::insights::query::Whole;
 
 const DEFAULT_DAYS: i64 = 7;
@@ -17,7 +17,7 @@ const MAX_DAYS: i64 = 90;
 #[into_params(parameter_in = Query)]
 pub(crate) struct EvaluationsQuery {
     /// So many UTC dates, the last of which is today; nearest of 1 to 90. Also `period=14d`.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 90, default = 7)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 7)]
     days: Option<Whole>,
     /// Exactly this channel.
     pub(super) channel: Option<String>,

@@ -4,14 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
 
-use crate::flags::eval::{equal, text};
-
-/// Longer values are stored as their digest, in bytes of JSON (telemetry.md §2.6).
-const MAX_VALUE_BYTES: usize = 1024;
+use crate::flags::eval::text;
+use crate::insights::matching::{self, Values};
 
 /// A flag.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,15 +16,10 @@ pub(in crate::insights) struct Flag {
     pub(in crate::insights) id: i64,
     pub(in crate::insights) key: String,
     pub(in crate::insights) name: String,
-    /// By sort order.
-    pub(in crate::insights) variations: Vec<Variation>,
-}
-
-/// One of a flag's values.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::insights) struct Variation {
-    pub(in crate::insights) name: Option<String>,
-    pub(in crate::insights) value: Value,
+    /// Of its variations, by sort order.
+    values: Values,
+    /// Of its variations, by sort order.
+    names: Vec<Option<String>>,
 }
 
 /// What a value counts as: a variation by its place, or else its text. In the
@@ -39,27 +31,39 @@ pub(in crate::insights) enum Slot {
 }
 
 impl Flag {
-    /// What a value, given as JSON, counts as: the first variation that is
-    /// equal, else the first with the same text.
-    pub(in crate::insights) fn slot(&self, json: &str) -> Slot {
-        let value = parse(json);
-        let shown = shown(&value);
-        let exact = self.position(|variation| equal(&variation.value, &value));
-        let found = exact.or_else(|| self.position(|variation| variation.has_text(&shown)));
-        found.map_or(Slot::Other(shown), Slot::Variation)
+    fn new(id: i64, key: String, name: String) -> Self {
+        Self {
+            id,
+            key,
+            name,
+            values: Values::new([]),
+            names: Vec::new(),
+        }
     }
 
-    fn position(&self, is_it: impl Fn(&Variation) -> bool) -> Option<usize> {
-        self.variations.iter().position(is_it)
+    fn add_variation(&mut self, name: Option<String>, value: Value) {
+        self.names.push(name);
+        self.values.push(value);
+    }
+
+    /// What a value, given as JSON, counts as.
+    pub(in crate::insights) fn slot(&self, json: &str) -> Slot {
+        let found = self.values.index_of(json);
+        found.map_or_else(
+            || Slot::Other(shown(&matching::parse(json))),
+            Slot::Variation,
+        )
     }
 
     /// How a row of this slot is called.
     pub(in crate::insights) fn variation_name(&self, slot: &Slot) -> String {
-        match slot {
-            Slot::Variation(place) => self.variations.get(*place).map(Variation::label),
-            Slot::Other(text) => Some(text.clone()),
-        }
-        .unwrap_or_default()
+        let place = match slot {
+            Slot::Variation(place) => *place,
+            Slot::Other(text) => return text.clone(),
+        };
+        let name = self.names.get(place).cloned().flatten();
+        name.or_else(|| self.values.get(place).map(shown))
+            .unwrap_or_default()
     }
 
     /// Values of one slot that are not spelt as its first one, with that one.
@@ -76,30 +80,6 @@ impl Flag {
         }
         others
     }
-}
-
-impl Variation {
-    fn label(&self) -> String {
-        self.name.clone().unwrap_or_else(|| shown(&self.value))
-    }
-
-    fn has_text(&self, text: &str) -> bool {
-        let own = shown(&self.value);
-        own == text || (text.starts_with("sha256:") && digest(&self.value) == text)
-    }
-}
-
-fn digest(value: &Value) -> String {
-    let json = value.to_string();
-    match json.len() {
-        0..=MAX_VALUE_BYTES => String::new(),
-        _ => format!("sha256:{}", hex::encode(Sha256::digest(json))),
-    }
-}
-
-/// The stored JSON of a value. What is no JSON is a text.
-fn parse(json: &str) -> Value {
-    serde_json::from_str(json).unwrap_or_else(|_| Value::from(json))
 }
 
 /// The text of a value: of a string itself, `default` of null, else compact JSON.
@@ -145,16 +125,10 @@ pub(in crate::insights) async fn flags(
     let mut flags: Vec<Flag> = Vec::new();
     for (id, key, name, value, variation_name) in rows {
         if flags.last().is_none_or(|flag| flag.id != id) {
-            flags.push(Flag {
-                id,
-                key,
-                name,
-                variations: Vec::new(),
-            });
+            flags.push(Flag::new(id, key, name));
         }
         if let (Some(value), Some(flag)) = (value, flags.last_mut()) {
-            let name = variation_name;
-            flag.variations.push(Variation { name, value });
+            flag.add_variation(variation_name, value);
         }
     }
     Ok(flags)
@@ -179,18 +153,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::flags::eval::equal;
 
     fn flag(values: &[Value]) -> Flag {
-        let variation = |value: &Value| Variation {
-            name: None,
-            value: value.clone(),
-        };
-        Flag {
-            id: 1,
-            key: "flag".to_owned(),
-            name: "Flag".to_owned(),
-            variations: values.iter().map(variation).collect(),
+        let mut flag = Flag::new(1, "flag".to_owned(), "Flag".to_owned());
+        for value in values {
+            flag.add_variation(None, value.clone());
         }
+        flag
     }
 
     #[test]
@@ -212,16 +182,6 @@ mod tests {
         assert_eq!(flag.slot("null"), Slot::Other("default".to_owned()));
         assert_eq!(flag.slot("\"red\""), Slot::Other("red".to_owned()));
         assert_eq!(flag.slot("[1, 2]"), Slot::Other("[1,2]".to_owned()));
-    }
-
-    #[test]
-    fn a_long_value_matches_by_its_digest() {
-        let long = json!({"text": "x".repeat(2_000)});
-        let stored = format!(
-            "\"sha256:{}\"",
-            hex::encode(Sha256::digest(long.to_string()))
-        );
-        assert_eq!(flag(&[json!(1), long]).slot(&stored), Slot::Variation(1));
     }
 
     #[test]

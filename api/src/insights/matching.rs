@@ -10,9 +10,11 @@ use sluice_schema::wire::flags::stored_value;
 use crate::flags::eval::{equal, text};
 
 /// The values of a flag's variations, by sort order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Values(Vec<Forms>);
 
 /// A variation's value in each form in which it may be reported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Forms {
     value: Value,
     text: Option<String>,
@@ -26,9 +28,19 @@ impl Values {
         Self(values.into_iter().map(Forms::of).collect())
     }
 
+    /// Adds the next one.
+    pub(super) fn push(&mut self, value: Value) {
+        self.0.push(Forms::of(value));
+    }
+
+    /// The value of the variation at an index.
+    pub(super) fn get(&self, index: usize) -> Option<&Value> {
+        self.0.get(index).map(|forms| &forms.value)
+    }
+
     /// The index of the variation that a stored value is.
     pub(super) fn index_of(&self, stored: &str) -> Option<usize> {
-        let reported: Value = serde_json::from_str(stored).ok()?;
+        let reported = parse(stored);
         let first = |is_it: &dyn Fn(&Forms) -> bool| self.0.iter().position(is_it);
         let reported_text = text_form(&reported);
         first(&|forms| equal(&forms.value, &reported))
@@ -50,6 +62,11 @@ impl Forms {
             value,
         }
     }
+}
+
+/// A value as it is stored: JSON. What is none is a text.
+pub(super) fn parse(stored: &str) -> Value {
+    serde_json::from_str(stored).unwrap_or_else(|_| Value::from(stored))
 }
 
 /// `true` and `"true"` have the same, `5`, `5.0` and `"5"` too; null has none.
