@@ -25,7 +25,7 @@ const RAW: [&str; 4] = ["js_error", "crash", "custom", "app_launch"];
 #[serde(default)]
 pub(crate) struct EventsQuery {
     /// So many days up to now; nearest of 1 to 90. Also `period=14d`.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 90, default = 14)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 14)]
     pub(super) days: Option<Whole>,
     /// `error_spike`, `crash_spike`, `latency_spike` or `adoption_drop`: only those anomalies.
     /// `js_error`, `crash`, `custom` or `app_launch`: events of the last 30 days as devices
@@ -43,10 +43,10 @@ pub(crate) struct EventsQuery {
     /// `incident`, `degraded` or `healthy`.
     pub(super) status: Option<String>,
     /// How many at most; nearest of 0 to 1,000.
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 1_000, default = 200)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 200)]
     pub(super) limit: Option<Whole>,
     /// How many to skip; at most 100,000.
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 100_000, default = 0)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 0)]
     pub(super) offset: Option<Whole>,
 }
 

@@ -23,10 +23,10 @@ const MAX_CURRENT: usize = 50;
 #[serde(default)]
 pub(crate) struct InsightsQuery {
     /// How many at most; nearest of 0 to 500.
-    #[param(value_type = Option<i64>, minimum = 0, maximum = 500, default = 100)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 100)]
     limit: Option<Whole>,
     /// How many to skip.
-    #[param(value_type = Option<i64>, minimum = 0, default = 0)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 0)]
     offset: Option<Whole>,
 }
 
@@ -35,10 +35,10 @@ pub(crate) struct InsightsQuery {
 #[serde(default)]
 pub(crate) struct AdoptionQuery {
     /// So many UTC dates, the last of which is today; nearest of 1 to 90. Also `period=30d`.
-    #[param(value_type = Option<i64>, minimum = 1, maximum = 90, default = 30)]
+    #[param(value_type = Option<i64>, format = "whole-number", default = 30)]
     days: Option<Whole>,
     /// Downloads and installs of this update alone. Also `updateId`.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<i64>, format = "whole-number")]
     pub(super) update_id: Option<Whole>,
     /// `day` or `hour`.
     #[param(default = "day")]
