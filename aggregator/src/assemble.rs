@@ -11,7 +11,7 @@ use sluice_schema::wire::Scratch;
 use crate::dead_letter::{DeadLetter, Reason};
 use crate::facts::Facts;
 use crate::metrics::Outcomes;
-use crate::rows::Origin;
+use crate::places::Origin;
 
 /// The projects that a frame's slugs name.
 pub(crate) type Projects = HashMap<String, Option<ProjectId>>;

@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
     use crate::flag_maps::FlagMaps;
-    use crate::rows::Origin;
+    use crate::places::Origin;
 
     /// A batch of custom events with these names, each under a flag map of its own.
     fn rows(names: &[u16]) -> HealthRows {

@@ -21,8 +21,8 @@ use self::rows::EvaluationRows;
 use crate::batch::BatchId;
 use crate::context::Context;
 use crate::facts::Facts;
+use crate::places::Origin;
 use crate::retry::{Stopped, until_done};
-use crate::rows::Origin;
 use crate::send::Job;
 
 /// The open batch of a partition of flag evaluations.

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::BatchId;
 use crate::context::Context;
+use crate::places::Origin;
 use crate::retry::Stopped;
-use crate::rows::Origin;
 use crate::send::Job;
 
 /// The rows that a partition's open batch has gathered, and what goes with them.

@@ -16,8 +16,9 @@ use crate::context::Context;
 use crate::facts::Facts;
 use crate::flag_maps::FlagMaps;
 use crate::metrics;
+use crate::places::Origin;
 use crate::retry::{Stopped, until_done};
-use crate::rows::{HealthRows, MICROS_PER_HOUR, NewMap, Origin, ProjectHour, RATES_KEPT_US, Seen};
+use crate::rows::{HealthRows, MICROS_PER_HOUR, NewMap, ProjectHour, RATES_KEPT_US, Seen};
 use crate::send::{Job, now_us};
 
 /// The open batch of a partition of health events.

@@ -34,6 +34,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod native;
 mod pipeline;
+pub mod places;
 pub mod progress;
 pub mod projects;
 mod retry;

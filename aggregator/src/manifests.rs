@@ -13,8 +13,8 @@ use self::rows::ManifestRows;
 use crate::batch::BatchId;
 use crate::context::Context;
 use crate::facts::Facts;
+use crate::places::Origin;
 use crate::retry::Stopped;
-use crate::rows::Origin;
 use crate::send::Job;
 
 /// The open batch of a partition of manifest requests.

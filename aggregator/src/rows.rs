@@ -8,19 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use sluice_schema::id::{FrameId, ProjectId};
 use sluice_schema::wire::flags::{FlagStates, device_number};
 use sluice_schema::wire::health::{EventType, HealthBatch, HealthEvent};
 
 use crate::batch::BatchId;
 use crate::flag_maps::FlagMaps;
 use crate::native::{BlockEncoder, Key, LowCardinality, Maps, Strings};
+use crate::places::{self, Origin, Places};
 
 /// The name that stands for all custom names over the cap (telemetry.md §7).
 pub const OTHER_NAME: &str = "__other__";
 pub use sluice_schema::clickhouse::folds::OVERFLOW_MAP;
 
-const COLUMNS: usize = 26;
+const COLUMNS: usize = places::COLUMNS + 17;
 /// Microseconds of an hour.
 pub const MICROS_PER_HOUR: i64 = 3_600_000_000;
 /// Hours of a day.
@@ -37,6 +37,14 @@ pub struct ProjectHour {
     pub project: u64,
     /// Which.
     pub hour: u32,
+}
+
+impl ProjectHour {
+    /// The hour of a moment, in microseconds since 1970.
+    fn of(project: u64, at_us: i64) -> Self {
+        let hour = at_us.div_euclid(MICROS_PER_HOUR) as u32;
+        Self { project, hour }
+    }
 }
 
 /// The custom names and flag maps that a batch has in one hour of a project.
@@ -61,26 +69,10 @@ pub struct NewMap {
     pub states: FlagStates,
 }
 
-/// One request's place in the log and its project.
-#[derive(Clone, Copy, Debug)]
-pub struct Origin {
-    /// The frame that it came in.
-    pub frame: FrameId,
-    /// Offset of that frame.
-    pub offset: u64,
-    /// Index in the frame of the request's first event.
-    pub first_index: u16,
-    /// Whose it is.
-    pub project: ProjectId,
-    /// When the edge accepted it, in microseconds since 1970.
-    pub received_at_us: i64,
-}
-
 /// Rows of the raw table `health_events`, gathered column by column.
 #[derive(Default)]
 pub struct HealthRows {
-    received_at_us: Vec<i64>,
-    project_id: Vec<u64>,
+    places: Places,
     device_id: Strings,
     device: Vec<u64>,
     channel: LowCardinality,
@@ -98,9 +90,6 @@ pub struct HealthRows {
     duration_ms: Vec<f64>,
     tags: Maps,
     flag_map: Vec<u64>,
-    frame_id: Vec<u128>,
-    offset: Vec<u64>,
-    index: Vec<u16>,
     hours: BTreeMap<ProjectHour, Seen>,
     new_maps: HashMap<(u64, u64), FlagStates>,
 }
@@ -117,12 +106,12 @@ struct Envelope {
 impl HealthRows {
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.received_at_us.len()
+        self.places.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.received_at_us.is_empty()
+        self.places.is_empty()
     }
 
     /// About how long the block will be.
@@ -168,15 +157,12 @@ impl HealthRows {
 
     /// Earliest and latest receipt, in microseconds since 1970.
     pub fn received_us(&self) -> Option<(i64, i64)> {
-        let first = *self.received_at_us.first()?;
-        let widen = |(low, high): (i64, i64), at: &i64| (low.min(*at), high.max(*at));
-        Some(self.received_at_us.iter().fold((first, first), widen))
+        self.places.received_us()
     }
 
     /// Number of rows that were received before a moment, in microseconds since 1970.
     pub fn received_before(&self, at_us: i64) -> usize {
-        let before = self.received_at_us.iter().filter(|at| **at < at_us);
-        before.count()
+        self.places.received_before(at_us)
     }
 
     /// The text of a custom name.
@@ -197,13 +183,10 @@ impl HealthRows {
             runtime_version: self.runtime_version.key(&batch.runtime_version()),
             update_uuid: self.update_uuid.key(&batch.update_uuid()),
         };
-        let slot = ProjectHour {
-            project: origin.project.0 as u64,
-            hour: origin.received_at_us.div_euclid(MICROS_PER_HOUR) as u32,
-        };
+        let slot = ProjectHour::of(origin.project.0 as u64, origin.received_at_us);
         let mut seen = self.hours.remove(&slot).unwrap_or_default();
         for (index, event) in (origin.first_index..).zip(batch.events()) {
-            self.place(origin, index);
+            self.places.push(origin, index);
             self.device_id.push(&device_id);
             self.dimensions(&envelope);
             self.facts(event, &mut seen);
@@ -214,14 +197,6 @@ impl HealthRows {
             self.flag_map.push(flag_map);
         }
         self.hours.insert(slot, seen);
-    }
-
-    fn place(&mut self, origin: &Origin, index: u16) {
-        self.received_at_us.push(origin.received_at_us);
-        self.project_id.push(origin.project.0 as u64);
-        self.frame_id.push(origin.frame.0.as_u128());
-        self.offset.push(origin.offset);
-        self.index.push(index);
     }
 
     fn dimensions(&mut self, envelope: &Envelope) {
@@ -278,10 +253,8 @@ impl HealthRows {
         let custom = self.kind.key(EventType::Custom.as_str());
         let names = self.name.rows_mut().iter_mut();
         for (row, (name, kind)) in names.zip(self.kind.rows_mut()).enumerate() {
-            let slot = ProjectHour {
-                project: self.project_id[row],
-                hour: self.received_at_us[row].div_euclid(MICROS_PER_HOUR) as u32,
-            };
+            let (project, received_at_us) = self.places.of(row);
+            let slot = ProjectHour::of(project, received_at_us);
             let Some(over) = over.get(&slot) else {
                 continue;
             };
@@ -297,9 +270,7 @@ impl HealthRows {
     /// The block of these rows as the batch `id`.
     pub fn encode(&self, id: &BatchId) -> Bytes {
         let mut block = BlockEncoder::new(COLUMNS, self.len(), self.bytes());
-        let time = "DateTime64(6, 'UTC')";
-        block.fixed("received_at", time, &self.received_at_us);
-        block.fixed("project_id", "UInt64", &self.project_id);
+        self.places.encode(&mut block, id);
         block.strings("device_id", &self.device_id);
         block.fixed("device", "UInt64", &self.device);
         block.low_cardinality("channel", &self.channel);
@@ -317,28 +288,17 @@ impl HealthRows {
         block.fixed("duration_ms", "Float64", &self.duration_ms);
         block.maps("tags", &self.tags);
         block.fixed("flag_map", "UInt64", &self.flag_map);
-        block.uuids("frame_id", &self.frame_id);
-        block.constant_text("src_topic", &id.source);
-        block.constant("src_partition", "UInt16", id.partition as u16);
-        block.fixed("src_offset", "UInt64", &self.offset);
-        block.fixed("src_index", "UInt16", &self.index);
-        block.constant("batch_first", "UInt64", id.first);
-        block.constant("batch_last", "UInt64", id.last);
         block.finish()
     }
 
     /// Drops all rows and keeps the memory.
     pub fn clear(&mut self) {
-        self.received_at_us.clear();
-        self.project_id.clear();
+        self.places.clear();
         self.device.clear();
         self.is_fatal.clear();
         self.count.clear();
         self.duration_ms.clear();
         self.flag_map.clear();
-        self.frame_id.clear();
-        self.offset.clear();
-        self.index.clear();
         let texts = [
             &mut self.device_id,
             &mut self.message,

@@ -10,7 +10,7 @@ use sluice_eventlog::Offset;
 use sluice_schema::wire::evaluations::EvaluationBatch;
 use sluice_schema::wire::flags::stored_value;
 
-use crate::rows::Origin;
+use crate::places::Origin;
 
 /// Counts are whole numbers that JavaScript can hold.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
