@@ -9,25 +9,25 @@
 //! sought to; a position that the topic no longer has is a gap if the topic has
 //! moved past it, and a failure if the topic ends before it.
 
+mod failures;
+mod group;
 mod positions;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::types::RDKafkaErrorCode;
 use uuid::Uuid;
 
+use self::failures::{commit_error, unavailable};
+use self::group::{Change, Group};
 use self::positions::{Misplaced, Positions};
-use super::producer::log;
 use super::{KafkaConfig, wire};
 use crate::{CommitError, LogError, LogReader, Offset, Partition, ReadEvent, Stored};
 
@@ -37,69 +37,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const LAG_TIMEOUT: Duration = Duration::from_secs(1);
 /// It is not asked for again so soon after it could not be had.
 const LAG_PAUSE: Duration = Duration::from_secs(5);
-
-/// What the group coordinator wants.
-#[derive(Debug)]
-enum Change {
-    Assign(Vec<Partition>),
-    Revoke {
-        partitions: Vec<Partition>,
-        lost: bool,
-    },
-}
-
-#[derive(Default)]
-struct Wanted {
-    changes: VecDeque<Change>,
-    /// The reader goes: nobody is left to announce anything to.
-    closing: bool,
-}
-
-/// Takes down what the group coordinator wants.
-struct Group {
-    wanted: Mutex<Wanted>,
-}
-
-impl Group {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Group {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "trouble with Kafka");
-    }
-}
-
-impl ConsumerContext for Group {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        what: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let partitions = list.elements().into_iter().map(|e| e.partition() as u32);
-        let mut wanted = self.lock();
-        if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            wanted
-                .changes
-                .push_back(Change::Assign(partitions.collect()));
-        } else if wanted.closing {
-            // Refused only where there is nothing to give up.
-            let _ = consumer.incremental_unassign(list);
-        } else {
-            wanted.changes.push_back(Change::Revoke {
-                partitions: partitions.collect(),
-                lost: consumer.assignment_lost(),
-            });
-        }
-    }
-}
 
 /// A reader of one topic in a group.
 pub(crate) struct KafkaReader {
@@ -123,35 +60,10 @@ impl KafkaReader {
         incarnation: Uuid,
     ) -> Result<Self, LogError> {
         let fatal = |error: KafkaError| LogError::Fatal(error.to_string());
-        let mut settings = config.client();
-        settings
-            // One group a topic: a process is one static member of each.
-            .set("group.id", format!("{group}.{}", config.topic))
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set(
-                "session.timeout.ms",
-                config.session_timeout.as_millis().to_string(),
-            )
-            .set("heartbeat.interval.ms", "1000")
-            .set("max.poll.interval.ms", "600000")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            // A position outside the log is ours to judge.
-            .set("auto.offset.reset", "error")
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.min.bytes", "65536")
-            .set("max.partition.fetch.bytes", "4194304")
-            .set("queued.max.messages.kbytes", "65536")
-            .set("queued.min.messages", "20000")
-            .set("check.crcs", "true");
-        if let Some(instance) = &config.instance_id {
-            settings.set("group.instance.id", instance);
-        }
-        let context = Group {
-            wanted: Mutex::default(),
-        };
-        let consumer: BaseConsumer<Group> = settings.create_with_context(context).map_err(fatal)?;
+        let settings = group::settings(config, group);
+        let consumer: BaseConsumer<Group> = settings
+            .create_with_context(Group::default())
+            .map_err(fatal)?;
         consumer.subscribe(&[&config.topic]).map_err(fatal)?;
         Ok(Self {
             consumer,
@@ -503,48 +415,4 @@ fn known(list: &TopicPartitionList) -> BTreeMap<Partition, Offset> {
             _ => None,
         })
         .collect()
-}
-
-fn unavailable(error: &KafkaError) -> LogError {
-    LogError::Unavailable(error.to_string())
-}
-
-fn commit_error(error: &KafkaError) -> CommitError {
-    use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(
-            Code::IllegalGeneration
-            | Code::UnknownMemberId
-            | Code::FencedInstanceId
-            | Code::AssignmentLost,
-        ) => CommitError::Lost,
-        Some(Code::Fatal) => CommitError::Fatal(error.to_string()),
-        _ => CommitError::Retry(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_of_a_lost_partition_is_told_from_one_to_repeat() {
-        use RDKafkaErrorCode as Code;
-        let failed = |code| commit_error(&KafkaError::ConsumerCommit(code));
-        for code in [
-            Code::IllegalGeneration,
-            Code::UnknownMemberId,
-            Code::FencedInstanceId,
-        ] {
-            assert!(matches!(failed(code), CommitError::Lost), "{code}");
-        }
-        for code in [
-            Code::RebalanceInProgress,
-            Code::CoordinatorNotAvailable,
-            Code::NotCoordinator,
-        ] {
-            assert!(matches!(failed(code), CommitError::Retry(_)), "{code}");
-        }
-        assert!(matches!(failed(Code::Fatal), CommitError::Fatal(_)));
-    }
 }
