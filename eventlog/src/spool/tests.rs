@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use sluice_schema::frame::{ContentKind, FrameBuilder, ProjectRef, Request, read_header};
-use sluice_schema::id::ProjectId;
+use sluice_schema::id::{FrameId, ProjectId};
 use tempfile::TempDir;
 
 use super::*;
