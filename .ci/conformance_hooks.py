@@ -2,12 +2,11 @@
 
 A made-up id is nobody's, so half of the requests with a valid id, and all with
 a valid name, get that of a thing that was made for the purpose, and that is
-made again when a request has deleted it. The key of the run itself is spared:
-such a request goes to an id that nothing has.
+made again when a request has deleted it. The key, session and project of the run
+itself are spared: such a request goes to what nothing has.
 """
 
 import itertools
-import json
 import os
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,20 +22,30 @@ count = itertools.count(1)
 class World:
     """One of each thing, by the collection that it is in."""
 
-    def __init__(self, path: str) -> None:
-        with open(path, encoding="utf-8") as file:
-            credentials = json.load(file)
-        self.base = f"{credentials['baseUrl']}/v1/ota"
+    def __init__(self) -> None:
+        token, self.project = os.environ["SLUICE_TOKEN"], os.environ["SLUICE_PROJECT"]
+        # Of somebody with a session; none: the token is an API key.
+        self.account = os.environ.get("SLUICE_ACCOUNT")
+        self.base = os.environ["SLUICE_BASE"]
         self.session = requests.Session()
-        self.session.headers["Authorization"] = f"Bearer {credentials['apiKey']}"
-        self.session.headers["X-Project"] = credentials["projectSlug"]
+        self.session.headers["Authorization"] = f"Bearer {token}"
+        self.session.headers["X-Project"] = self.project
         keys = self.session.get(f"{self.base}/auth/api-keys", timeout=10).json()
-        own = (k["id"] for k in keys if credentials["apiKey"].startswith(k["keyPrefix"]))
-        self.own_key = next(own)
-        self.known = {"projectSlug": credentials["projectSlug"], "channelName": "production"}
+        self.own_keys = [k["id"] for k in keys if token.startswith(k["keyPrefix"])]
+        self.known = {"projectSlug": self.project, "channelName": "production"}
         for collection in ("branches", "channels", "builds", "updates", "flags", "rules",
                            "segments", "webhooks", "contexts", "user-overrides", "api-keys"):
             self.make(collection)
+        if self.account:
+            self.make("projects")
+
+    def login(self) -> dict:
+        return {"email": f"{self.account}@example.test", "password": self.account}
+
+    def accept(self) -> dict:
+        guest = {"name": "guest", "email": f"guest-{os.getpid()}-{next(count)}@example.test"}
+        invited = self.post("auth/invite", json=guest)
+        return {"inviteToken": invited["inviteToken"], "password": "long enough"}
 
     def post(self, path: str, **arguments) -> dict:
         answer = self.session.post(f"{self.base}/{path}", timeout=10, **arguments)
@@ -79,10 +88,14 @@ class World:
                 made = self.post("user-overrides", json={"userId": name, "branchName": "main"})
             case "api-keys":
                 made = self.post("auth/api-keys", json={"name": name})
+            case "projects":
+                self.known["projects"] = self.post("projects", json={"name": name, "slug": name})["slug"]
+                return
         self.known[collection] = made["id"]
 
 
-world = World(os.environ["SLUICE_CREDENTIALS"])
+world = World()
+NAMED = ("branches", "channels", "channelName", "projectSlug", "projects")
 
 
 def collections(path: str) -> dict[str, str]:
@@ -99,11 +112,20 @@ def before_call(context, case, kwargs):
         for name, collection in collections(case.path).items():
             given = case.path_parameters.get(name)
             is_id = isinstance(given, int) and not isinstance(given, bool)
-            is_name = isinstance(given, str) and collection in ("branches", "channels", "channelName", "projectSlug")
+            is_name = isinstance(given, str) and collection in NAMED
             if (is_id or is_name) and collection in world.known and next(count) % 2:
                 case.path_parameters[name] = world.known[collection]
-    if "/auth/api-keys/" in case.path and str(case.path_parameters.get("id")) == str(world.own_key):
-        case.path_parameters["id"] = NOBODYS
+    parameters = case.path_parameters or {}
+    if "/auth/api-keys/" in case.path and parameters.get("id") in world.own_keys:
+        parameters["id"] = NOBODYS
+    if "/projects/" in case.path and parameters.get("slug") == world.project:
+        parameters["slug"] = "nobodys"
+    # A made-up password or token is nobody's either.
+    is_right = case.meta is None or case.meta.generation.mode.is_positive
+    bodies = {"/auth/login": world.login, "/auth/accept-invite": world.accept}
+    body = next((body for path, body in bodies.items() if case.path.endswith(path)), None)
+    if world.account and is_right and body and next(count) % 2:
+        case.body = body()
 
 
 @schemathesis.hook

@@ -9,8 +9,9 @@ use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
 use sluice_service::proxies::TrustedProxies;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::time::timeout;
 
 use crate::state::Policy;
 use crate::storage::StorageConfig;
@@ -18,6 +19,8 @@ use crate::storage::StorageConfig;
 const ADMIN_PORT: u16 = 9102;
 /// A request that gets no connection in this time answers 503 (management.md: within 2 s).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A connection that does not answer in this time is closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All of `sluice-api`.
 #[derive(Clone, Debug)]
@@ -102,7 +105,8 @@ impl fmt::Display for Registration {
 pub struct PostgresConfig {
     /// `SLUICE_POSTGRES_URL`: `postgres://user:password@host:port/database`. Required.
     pub url: Secret,
-    /// `SLUICE_POSTGRES_MAX_CONNECTIONS`: at most so many at once. Default 16.
+    /// `SLUICE_POSTGRES_MAX_CONNECTIONS`: at most so many at once, besides the one
+    /// that finds out whether Postgres is there. Default 16.
     pub max_connections: u32,
 }
 
@@ -125,7 +129,17 @@ impl PostgresConfig {
         PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_release(|connection, _| Box::pin(answers(connection)))
             .connect_lazy(self.url.expose())
+    }
+}
+
+/// Whether a connection may go back to the pool. What was left waiting on a
+/// server that is gone would otherwise take its place in the pool for good.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match timeout(RELEASE_TIMEOUT, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 

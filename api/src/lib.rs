@@ -30,6 +30,7 @@ pub mod error;
 pub mod extract;
 mod flag_admin;
 pub mod flags;
+mod heartbeat;
 mod http;
 pub mod insights;
 pub mod network;
@@ -49,16 +50,18 @@ mod user_overrides;
 pub mod webhooks;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use crate::error::ApiError;
+use crate::heartbeat::Heartbeat;
 pub use crate::state::ApiState;
 
 /// Where every route lives.
 pub const BASE_PATH: &str = "/v1/ota";
 
 /// Every route, with its OpenAPI description. Areas are merged here.
-fn routes() -> OpenApiRouter<ApiState> {
+fn routes(heartbeat: &Heartbeat) -> OpenApiRouter<ApiState> {
     let management = OpenApiRouter::new()
         .merge(auth::router())
         .merge(projects::router())
@@ -73,13 +76,18 @@ fn routes() -> OpenApiRouter<ApiState> {
         .merge(segments::router())
         .merge(webhooks::router())
         .merge(insights::router());
-    let device_facing = flags::router().merge(releases::device_router());
-    http::assemble(management, device_facing).merge(flags::ofrep_router())
+    let guard = from_fn_with_state(heartbeat.clone(), heartbeat::guard);
+    // Files may take long to be had, but do not wait for Postgres meanwhile.
+    let device_facing = flags::router()
+        .layer(guard.clone())
+        .merge(releases::device_router());
+    http::assemble(management.layer(guard.clone()), device_facing)
+        .merge(flags::ofrep_router().layer(guard))
 }
 
 /// The whole API under `/v1/ota`, its description at `/v1/ota/openapi.json` and
 /// a page to read it at `/docs`.
 pub fn router(state: ApiState) -> Router {
-    let (router, document) = openapi::describe(routes());
+    let (router, document) = openapi::describe(routes(&state.heartbeat));
     http::finish(router.with_state(state), document)
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sluice_schema::postgres::MIGRATOR;
 use sluice_service::admin::{Readiness, Signal};
-use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use sqlx::migrate::MigrateError;
+use sqlx::{Connection as _, PgConnection, PgPool};
+use tokio::time::{interval, sleep};
 
 use crate::config::Config;
 use crate::insights::anomalies;
@@ -13,9 +14,6 @@ use crate::storage::{Storage, StorageError};
 use crate::{ApiState, auth, releases, segments, webhooks};
 
 const MIGRATION_RETRY: Duration = Duration::from_secs(1);
-const PING_EVERY: Duration = Duration::from_secs(1);
-/// Longer than a connection is waited for, whose failure says more.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
 const PURGE_EVERY: Duration = Duration::from_hours(1);
 
 /// Why there can be no state.
@@ -42,17 +40,34 @@ pub fn state(config: &Config) -> Result<ApiState, StateError> {
 /// removes files that nothing owns, watches for anomalies.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
-    migrate(&state.postgres, &postgres).await;
-    let flags = state.flags.clone();
+    let migrations = readiness.signal("migrations");
     tokio::join!(
-        watch(&state.postgres, &postgres),
-        purge(&state),
-        flags.follow(),
-        segments::keep_estimating(&state),
-        webhooks::deliver_forever(&state),
-        releases::keep_removing(&state),
-        anomalies::keep_watching(&state),
+        state.heartbeat.follow(&state.postgres, &postgres),
+        work_over_postgres(&state, &migrations),
         state.bulk_counts.keep_storing(&state.clickhouse)
+    );
+}
+
+/// What dies at any point goes on from what is stored, so that an outage may
+/// end all of it.
+async fn work_over_postgres(state: &ApiState, migrations: &Signal) {
+    let heartbeat = &state.heartbeat;
+    while heartbeat
+        .while_here(migrate(&state.postgres, migrations))
+        .await
+        .is_none()
+    {}
+    while heartbeat.while_here(work_forever(state)).await.is_none() {}
+}
+
+async fn work_forever(state: &ApiState) {
+    tokio::join!(
+        purge(state),
+        state.flags.clone().follow(),
+        segments::keep_estimating(state),
+        webhooks::deliver_forever(state),
+        releases::keep_removing(state),
+        anomalies::keep_watching(state),
     );
 }
 
@@ -65,23 +80,18 @@ pub async fn finish(state: &ApiState) {
 
 /// Tries until it succeeds.
 async fn migrate(pool: &PgPool, signal: &Signal) {
-    while let Err(error) = MIGRATOR.run(pool).await {
+    while let Err(error) = try_to_migrate(pool).await {
         tracing::warn!(%error, "cannot migrate Postgres yet");
-        signal.set(Err(format!("not migrated: {error}")));
+        signal.set(Err(error.to_string()));
         sleep(MIGRATION_RETRY).await;
     }
     signal.set(Ok(()));
 }
 
-async fn watch(pool: &PgPool, signal: &Signal) {
-    let mut ticks = interval(PING_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let answer = timeout(PING_PATIENCE, sqlx::query("select 1").execute(pool)).await;
-        let answer = answer.map_err(|_| "does not answer".to_owned());
-        signal.set(answer.and_then(|a| a.map(drop).map_err(|error| error.to_string())));
-    }
+/// On a connection of its own: the lock on migrations ends with it.
+async fn try_to_migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+    MIGRATOR.run_direct(&mut connection).await
 }
 
 async fn purge(state: &ApiState) {

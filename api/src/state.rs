@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
+use crate::heartbeat::Heartbeat;
 use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 use crate::releases::AssetIndex;
@@ -28,6 +29,8 @@ pub struct Policy {
 pub struct ApiState {
     /// What people decide. Waits for a connection at most 1.5 s.
     pub postgres: PgPool,
+    /// Whether Postgres is away.
+    pub(crate) heartbeat: Heartbeat,
     /// What devices reported.
     pub clickhouse: clickhouse::Client,
     /// The present.
@@ -54,6 +57,7 @@ impl ApiState {
         Self {
             flags: Flags::new(postgres.clone(), policy.flag_limits),
             postgres,
+            heartbeat: Heartbeat::default(),
             insights: insights::Shared::new(clickhouse.clone()),
             clickhouse,
             clock: Clock::system(),

@@ -51,7 +51,7 @@ type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// The named checks that say whether this process can do its job.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<BTreeMap<&'static str, Check>>>,
+    checks: Arc<Mutex<Vec<(&'static str, Check)>>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -72,13 +72,14 @@ impl Readiness {
         Self::default()
     }
 
-    /// Adds a check that is asked at every request; it must not block.
+    /// Adds a check that is asked at every request; it must not block. It takes
+    /// the place of no other: those of one name must all hold.
     pub fn register(
         &self,
         name: &'static str,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
-        lock(&self.checks).insert(name, Arc::new(check));
+        lock(&self.checks).push((name, Arc::new(check)));
     }
 
     /// Adds a check that is set from outside. Not ready until it is.
@@ -98,9 +99,15 @@ impl Readiness {
     /// What stands in the way, by name of the check. Empty: ready.
     pub fn reasons(&self) -> BTreeMap<&'static str, String> {
         let checks = lock(&self.checks).clone();
-        let mut reasons: BTreeMap<_, _> = checks
-            .iter()
-            .filter_map(|(name, check)| Some((*name, check().err()?)))
+        let mut failing = BTreeMap::<_, Vec<String>>::new();
+        for (name, check) in checks {
+            let reasons = check().err();
+            failing.entry(name).or_default().extend(reasons);
+        }
+        failing.retain(|_, reasons| !reasons.is_empty());
+        let mut reasons: BTreeMap<_, _> = failing
+            .into_iter()
+            .map(|(name, reasons)| (name, reasons.join("; ")))
             .collect();
         if self.stopping.load(Ordering::Relaxed) {
             reasons.insert("process", "shutting down".to_owned());

@@ -63,3 +63,14 @@ fn every_reason_is_given_and_stopping_is_one() {
     ];
     assert_eq!(reasons, expected.map(|(name, why)| (name, why.to_owned())));
 }
+
+#[test]
+fn checks_of_one_name_must_all_hold() {
+    let readiness = Readiness::new();
+    let log = readiness.signal("log");
+    readiness.register("log", || Ok(()));
+    readiness.register("log", || Err("full".to_owned()));
+    assert_eq!(readiness.reasons()["log"], "starting; full");
+    log.set(Ok(()));
+    assert_eq!(readiness.reasons()["log"], "full");
+}

@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::sluice::{INSIDE, PATIENCE, POLL, Sluice, directory, signal};
@@ -37,11 +37,11 @@ fn form() -> (String, String) {
 }
 
 /// An upload under way.
-struct Upload(TcpStream);
+pub(crate) struct Upload(TcpStream);
 
 impl Upload {
     /// Sends all that comes before the file's content.
-    async fn begin(sluice: &Sluice, file_bytes: usize) -> Self {
+    pub(crate) async fn begin(sluice: &Sluice, file_bytes: usize) -> Self {
         let (before, after) = form();
         let base_url = sluice.text("baseUrl");
         let address = base_url.strip_prefix("http://").unwrap();
@@ -60,7 +60,7 @@ impl Upload {
     }
 
     /// Content of the file: so many times the same byte.
-    async fn send(&mut self, byte: u8, bytes: usize) {
+    pub(crate) async fn send(&mut self, byte: u8, bytes: usize) {
         let chunk = vec![byte; CHUNK_BYTES];
         for _ in 0..bytes / CHUNK_BYTES {
             self.0.write_all(&chunk).await.unwrap();
@@ -71,8 +71,15 @@ impl Upload {
             .unwrap();
     }
 
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         self.0.write_all(form().1.as_bytes()).await.unwrap();
+    }
+
+    /// The answer as it came, after all was sent.
+    pub(crate) async fn answer(mut self) -> String {
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 }
 

@@ -96,7 +96,8 @@ pub(crate) async fn serve(
     headers: HeaderMap,
 ) -> ApiResult<Response<Body>> {
     check(&key)?;
-    let asset = state.assets.find(&state.postgres, &key).await?;
+    let asset = state.assets.find(&state.postgres, &key);
+    let asset = state.heartbeat.bound(asset).await??;
     let (etag, size_bytes) = (asset.etag()?, asset.size_bytes());
     let response = Response::builder()
         .header(ETAG, &etag)
