@@ -52,7 +52,8 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         webhooks::deliver_forever(&state),
         releases::keep_removing(&state),
         anomalies::keep_watching(&state),
-        state.bulk_counts.keep_storing(&state.clickhouse)
+        state.bulk_counts.keep_storing(&state.clickhouse),
+        state.flag_callers.keep_storing(&state.clickhouse)
     );
 }
 
@@ -60,6 +61,9 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
 pub async fn finish(state: &ApiState) {
     if let Err(error) = state.bulk_counts.store(&state.clickhouse).await {
         tracing::warn!(%error, "counts of bulk evaluations are lost");
+    }
+    if let Err(error) = state.flag_callers.store(&state.clickhouse).await {
+        tracing::warn!(%error, "devices that called flag routes are lost");
     }
 }
 

@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
+use crate::insights::activity::Callers;
 use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 use crate::releases::AssetIndex;
@@ -38,6 +39,8 @@ pub struct ApiState {
     pub flags: Flags,
     /// How often bulk answers held which flags, until that is stored.
     pub(crate) bulk_counts: Arc<BulkCounts>,
+    /// Devices that called flag routes, until that is stored.
+    pub(crate) flag_callers: Arc<Callers>,
     /// Reads of what devices reported, and what was answered of late.
     pub(crate) insights: Insights,
     /// Uploaded files.
@@ -61,6 +64,7 @@ impl ApiState {
             storage: Storage::nowhere(),
             assets: AssetIndex::default(),
             bulk_counts: Arc::default(),
+            flag_callers: Arc::default(),
             logins: Arc::default(),
         }
     }

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod access;
+mod activity;
 mod adoption;
 mod anomalies;
 mod downloads;
