@@ -12,8 +12,10 @@
 //! 4. Rates are made of sums by [`metrics`], at the very end: what is stored,
 //!    merged and filtered are sums.
 
+pub(crate) mod activity;
 pub(crate) mod anomalies;
 mod answers;
+mod blocks;
 pub(crate) mod downloads;
 pub(crate) mod evaluations;
 mod flag_health;

@@ -44,7 +44,8 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     tokio::join!(
         state.heartbeat.follow(&state.postgres, &postgres),
         work_over_postgres(&state, &migrations),
-        state.bulk_counts.keep_storing(&state.clickhouse)
+        state.bulk_counts.keep_storing(&state.clickhouse),
+        state.flag_callers.keep_storing(&state.clickhouse)
     );
 }
 
@@ -75,6 +76,9 @@ async fn work_forever(state: &ApiState) {
 pub async fn finish(state: &ApiState) {
     if let Err(error) = state.bulk_counts.store(&state.clickhouse).await {
         tracing::warn!(%error, "counts of bulk evaluations are lost");
+    }
+    if let Err(error) = state.flag_callers.store(&state.clickhouse).await {
+        tracing::warn!(%error, "devices that called flag routes are lost");
     }
 }
 

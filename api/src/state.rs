@@ -8,6 +8,7 @@ use crate::auth::throttle::LoginThrottle;
 use crate::clock::Clock;
 use crate::flags::{FlagLimits, Flags};
 use crate::heartbeat::Heartbeat;
+use crate::insights::activity::Callers;
 use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 use crate::releases::AssetIndex;
@@ -41,6 +42,8 @@ pub struct ApiState {
     pub flags: Flags,
     /// How often bulk answers held which flags, until that is stored.
     pub(crate) bulk_counts: Arc<BulkCounts>,
+    /// Devices that called flag routes, until that is stored.
+    pub(crate) flag_callers: Arc<Callers>,
     /// Reads of what devices reported, and what was answered of late.
     pub(crate) insights: Insights,
     /// Uploaded files.
@@ -65,6 +68,7 @@ impl ApiState {
             storage: Storage::nowhere(),
             assets: AssetIndex::default(),
             bulk_counts: Arc::default(),
+            flag_callers: Arc::default(),
             logins: Arc::default(),
         }
     }

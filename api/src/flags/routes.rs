@@ -101,6 +101,7 @@ pub(super) async fn bulk(
     let on = evaluated.iter();
     let on = on.filter_map(|(flag, outcome)| Some((flag.source().id, flag.key(), (*outcome)?)));
     state.bulk_counts.add(project, channel, now, on);
+    state.flag_callers.note(project, &device, now);
     let body = rendered(&evaluated, query.include_disabled);
     Ok(([(CONTENT_TYPE, JSON)], body).into_response())
 }
@@ -150,6 +151,7 @@ pub(super) async fn flag_stream(
     let device = query.into_device()?;
     count(&state, project, Some(&device.device_id))?;
     let rules = state.flags.watch(project).await?;
+    state.flag_callers.note(project, &device, state.clock.now());
     let body = stream::body(device, rules, state.clock.clone(), state.flags.closing());
     let headers = [
         ("content-type", "text/event-stream"),

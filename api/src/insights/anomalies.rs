@@ -11,11 +11,13 @@
 //! 3. [`rules`] says what is an anomaly, and what becomes of the rows that are
 //!    there: pure, with the clock as a value.
 //! 4. [`evidence`] looks closer at what is, and finds what to blame.
+//! 5. [`adoption`] looks, every ten minutes, for updates that devices do not take.
 //!
 //! What always holds: of a project, type and channel one row at most is open,
 //! and one at most begins in a UTC hour, by unique indexes; a severity never
 //! falls; nothing is resolved by data that has not come yet.
 
+mod adoption;
 mod evidence;
 mod lift;
 mod measure;

@@ -7,6 +7,8 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod access;
+mod activity;
+mod adoption;
 mod anomalies;
 mod downloads;
 mod flags;

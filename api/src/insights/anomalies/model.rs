@@ -136,7 +136,7 @@ pub(crate) struct TelemetryEvent {
     pub(super) r#type: String,
     /// `critical`, `warning` or `info`.
     pub(super) severity: String,
-    /// `incident` or `degraded` as long as it goes on; then `healthy`.
+    /// `incident` or `degraded` as long as it goes on; then `healthy`, as an adoption drop is at once.
     pub(super) status: String,
     pub(super) title: String,
     pub(super) description: String,
@@ -144,12 +144,14 @@ pub(crate) struct TelemetryEvent {
     pub(super) linked_flag: Option<LinkedFlag>,
     /// The same of updates; of an event, the one that it came from.
     pub(super) linked_update: Option<LinkedUpdate>,
-    /// Distinct devices with the error in an hour of the channel, at its worst.
+    /// Distinct devices with the error in an hour of the channel, at its worst; of an
+    /// adoption drop, active devices without the update.
     pub(super) affected_devices: u64,
     pub(super) channel: Option<String>,
     /// Those with a tenth of the errors at least.
     pub(super) platforms: Vec<String>,
-    /// Errors, crashes or samples of an hour, at its worst.
+    /// Errors, crashes or samples of an hour, at its worst; of an adoption drop, active
+    /// devices that have the update.
     pub(super) count: u64,
     /// Only of events.
     pub(super) device_id: Option<String>,

@@ -59,6 +59,8 @@ pub(super) struct Stored {
 pub(super) struct Turn {
     tx: Transaction<'static, Postgres>,
     now: DateTime<Utc>,
+    /// When the last round was.
+    pub(super) last_round: Option<DateTime<Utc>>,
 }
 
 /// Takes the turn, unless another process has it or there was one just now.
@@ -68,8 +70,8 @@ pub(super) async fn take_turn(
 ) -> Result<Option<Turn>, sqlx::Error> {
     let mut tx = pool.begin().await?;
     // A round of the future is of a clock that was wrong.
-    let free: Option<bool> = sqlx::query_scalar(
-        "select true from anomaly_watch
+    let free: Option<Option<DateTime<Utc>>> = sqlx::query_scalar(
+        "select ran_at from anomaly_watch
          where ran_at is null or ran_at <= $1 or ran_at > $2
          for update skip locked",
     )
@@ -77,7 +79,11 @@ pub(super) async fn take_turn(
     .bind(now)
     .fetch_optional(&mut *tx)
     .await?;
-    Ok(free.map(|_| Turn { tx, now }))
+    Ok(free.map(|last_round| Turn {
+        tx,
+        now,
+        last_round,
+    }))
 }
 
 type StoredRow = (
@@ -94,6 +100,11 @@ type StoredRow = (
 );
 
 impl Turn {
+    /// For what belongs to the turn, and counts with it.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
     /// The rows that are open, and of other subjects those of the running hour.
     pub(super) async fn known(&mut self) -> Result<HashMap<Subject, Stored>, sqlx::Error> {
         let rows: Vec<StoredRow> = sqlx::query_as(

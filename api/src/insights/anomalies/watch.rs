@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::adoption;
 use super::evidence::{self, Evidence};
 use super::measure::{Alarm, What, alarms, trailing_hour};
 use super::rules::{Kind, Severity, Step, step};
@@ -62,6 +63,11 @@ pub async fn watch_once(state: &ApiState) -> ApiResult<bool> {
         if fresh && !found.contains_key(subject) {
             calm(&mut turn, stored, now).await?;
         }
+    }
+    // A writer that is behind has not brought what devices say of today.
+    let behind = folds.folded_until.is_some() && !fresh;
+    if !behind && adoption::is_due(turn.last_round, now) {
+        adoption::look(state, &mut turn, now).await?;
     }
     turn.end().await?;
     Ok(true)

@@ -1,9 +1,8 @@
 //! Counts what bulk answers evaluated (telemetry.md §3), behind the answers.
 //!
 //! Counts add up in memory and are inserted every few seconds as one small
-//! block into the raw table of evaluations. A block keeps its bytes and its
-//! token until the store has acknowledged it, so that it counts once; what is
-//! counted meanwhile waits for the next one. A process that is killed loses
+//! block into the raw table of evaluations, and count once (`insights::blocks`).
+//! What is counted meanwhile waits for the next one. A process that is killed loses
 //! the counts of its last few seconds (docs/decisions/0082); one that is told
 //! to stop stores them first.
 
@@ -15,31 +14,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clickhouse::Client;
-use clickhouse::error::{Error, Result};
+use clickhouse::error::Result;
 use metrics::counter;
 use serde_json::json;
-use sluice_schema::clickhouse::EXACTLY_ONCE_SETTINGS;
 use sluice_schema::id::ProjectId;
 use sluice_schema::wire::flags::stored_value;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use uuid::Uuid;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::flags::eval::Outcome;
+use crate::insights::blocks::{Series, cut, instant};
 
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
-const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Different counts that wait; beyond it channels are no longer told apart.
 const MAX_SLOTS: usize = 20_000;
 /// Longest channel, in bytes (telemetry.md §2.6).
 const MAX_CHANNEL_BYTES: usize = 256;
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
+const INSERT: &str = "INSERT INTO flag_evaluations FORMAT JSONEachRow";
 const UNCOUNTED: &str = "sluice_api_bulk_evaluations_uncounted_total";
 
 /// The counts of a process.
 pub(crate) struct BulkCounts {
     waiting: Mutex<Waiting>,
     /// Held while a block is sent.
-    sender: tokio::sync::Mutex<Sender>,
+    series: tokio::sync::Mutex<Series>,
 }
 
 /// An hour of a project in a channel.
@@ -67,30 +65,11 @@ struct Slot {
     last_us: i64,
 }
 
-struct Sender {
-    /// Names this process's series of blocks.
-    source: String,
-    /// Number of the next block.
-    next: u64,
-    unacknowledged: Option<Block>,
-}
-
-#[derive(Clone)]
-struct Block {
-    number: u64,
-    rows: Bytes,
-}
-
 impl Default for BulkCounts {
     fn default() -> Self {
-        let sender = Sender {
-            source: format!("bulk@{}", Uuid::new_v4()),
-            next: 0,
-            unacknowledged: None,
-        };
         Self {
             waiting: Mutex::default(),
-            sender: tokio::sync::Mutex::new(sender),
+            series: tokio::sync::Mutex::new(Series::new("bulk", INSERT)),
         }
     }
 }
@@ -107,7 +86,8 @@ impl BulkCounts {
         let at_us = at.timestamp_micros();
         // Each statement leaves the counts whole.
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.add(project, &cut(channel.unwrap_or_default()), at_us, outcomes);
+        let channel = cut(channel.unwrap_or_default(), MAX_CHANNEL_BYTES);
+        waiting.add(project, &channel, at_us, outcomes);
     }
 
     /// Stores the counts every few seconds, for ever.
@@ -124,8 +104,8 @@ impl BulkCounts {
 
     /// Stores what is counted so far.
     pub(crate) async fn store(&self, client: &Client) -> Result<()> {
-        let mut sender = self.sender.lock().await;
-        sender.send(client).await?;
+        let mut series = self.series.lock().await;
+        series.send(client).await?;
         let waiting = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *waiting)
@@ -133,11 +113,8 @@ impl BulkCounts {
         if waiting.size == 0 {
             return Ok(());
         }
-        let number = sender.next;
-        sender.next += 1;
-        let rows = waiting.encode(&sender.source, number);
-        sender.unacknowledged = Some(Block { number, rows });
-        sender.send(client).await
+        series.push(|source, number| waiting.encode(source, number));
+        series.send(client).await
     }
 }
 
@@ -183,13 +160,8 @@ impl Waiting {
             .iter()
             .flat_map(|(answered, flags)| flags.values().map(move |slot| (answered, slot)));
         for (index, (answered, slot)) in slots.enumerate() {
-            let (seconds, micros) = (
-                slot.last_us.div_euclid(1_000_000),
-                slot.last_us.rem_euclid(1_000_000),
-            );
             let row = json!({
-                // A text, because a number would pass through a float.
-                "received_at": format!("{seconds}.{micros:06}"),
+                "received_at": instant(slot.last_us),
                 "project_id": answered.project.0,
                 "flag_key": slot.flag_key,
                 "value": slot.value,
@@ -220,39 +192,5 @@ impl Slot {
     }
 }
 
-impl Sender {
-    /// Sends the block that is not acknowledged, if there is one. Sent again it
-    /// changes nothing that is there.
-    async fn send(&mut self, client: &Client) -> Result<()> {
-        let Some(block) = self.unacknowledged.clone() else {
-            return Ok(());
-        };
-        let token = format!("{}:{}", self.source, block.number);
-        let insert = insert(client, &token, block.rows);
-        timeout(INSERT_TIMEOUT, insert)
-            .await
-            .unwrap_or(Err(Error::TimedOut))?;
-        self.unacknowledged = None;
-        Ok(())
-    }
-}
-
-async fn insert(client: &Client, token: &str, rows: Bytes) -> Result<()> {
-    let mut insert = client
-        .insert_formatted_with("INSERT INTO flag_evaluations FORMAT JSONEachRow")
-        .with_setting("input_format_parallel_parsing", "0")
-        .with_setting("insert_deduplication_token", token);
-    for (name, value) in EXACTLY_ONCE_SETTINGS {
-        insert = insert.with_setting(name, value);
-    }
-    insert.send(rows).await?;
-    insert.end().await
-}
-
-fn cut(channel: &str) -> String {
-    let end = channel.floor_char_boundary(MAX_CHANNEL_BYTES);
-    channel[..end].replace('\0', "")
-}
-
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::insights) mod tests;

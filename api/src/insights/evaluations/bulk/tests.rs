@@ -81,10 +81,10 @@ async fn a_block_that_is_sent_again_counts_once() {
     let again = {
         let mut waiting = Waiting::default();
         waiting.add(PROJECT, "", at().timestamp_micros(), [(1, "a", &outcome)]);
-        let mut sender = counts.sender.lock().await;
-        let rows = waiting.encode(&sender.source, 1);
-        sender.unacknowledged = Some(Block { number: 1, rows });
-        sender.send(&client).await
+        let mut series = counts.series.lock().await;
+        let rows = waiting.encode(&series.source, 1);
+        series.repeat(1, rows);
+        series.send(&client).await
     };
     again.unwrap();
     let mut expected = HashMap::from(expected);
@@ -131,6 +131,6 @@ fn too_many_channels_are_no_longer_told_apart() {
 #[test]
 fn channels_are_cut_between_characters() {
     let long = "é".repeat(200);
-    assert_eq!(cut(&long).len(), MAX_CHANNEL_BYTES);
-    assert_eq!(cut("a\0b"), "ab");
+    assert_eq!(cut(&long, MAX_CHANNEL_BYTES).len(), MAX_CHANNEL_BYTES);
+    assert_eq!(cut("a\0b", 9), "ab");
 }
