@@ -86,6 +86,11 @@ impl ApiError {
         )
     }
 
+    /// 408: the client takes too long to send its request.
+    pub fn timed_out(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timed_out", message)
+    }
+
     /// 409: the state of things forbids it.
     pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
@@ -145,6 +150,15 @@ impl ApiError {
         Self {
             cause: Some(cause.into()),
             retry_after_s: Some(RETRY_AFTER_S),
+            ..error
+        }
+    }
+
+    /// 503: there is too much to do; try again after so many seconds.
+    pub fn busy(message: impl Into<Cow<'static, str>>, retry_after_s: u32) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message);
+        Self {
+            retry_after_s: Some(retry_after_s),
             ..error
         }
     }
@@ -219,6 +233,10 @@ impl From<clickhouse::error::Error> for ApiError {
 /// What the client did wrong, if a database error says so.
 fn of_sqlstate(state: &str, constraint: Option<&str>) -> Option<ApiError> {
     match state {
+        // Who may act in a project was known before: it was deleted meanwhile.
+        "23503" if constraint.is_some_and(|name| name.ends_with("_project_id_fkey")) => {
+            Some(ApiError::not_found("project"))
+        }
         // unique_violation, foreign_key_violation, restrict_violation
         "23505" | "23503" | "23001" => {
             conflict_of(constraint.unwrap_or_default()).map(ApiError::conflict)
@@ -277,6 +295,8 @@ mod tests {
         let conflict = of_sqlstate("23505", Some("flags_key_key")).expect("a known constraint");
         assert_eq!(conflict.status(), StatusCode::CONFLICT);
         assert!(of_sqlstate("23505", Some("someone_elses_key")).is_none());
+        let gone = of_sqlstate("23503", Some("blobs_project_id_fkey")).expect("a known constraint");
+        assert_eq!(gone.status(), StatusCode::NOT_FOUND);
         assert!(of_sqlstate("42P01", None).is_none());
     }
 

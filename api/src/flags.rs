@@ -7,7 +7,7 @@
 
 mod directory;
 pub mod eval;
-mod limit;
+pub(crate) mod limit;
 mod live;
 mod model;
 mod ofrep;

@@ -13,14 +13,18 @@ mod launch;
 mod links;
 mod publishing;
 mod rollback;
+mod slots;
 mod updates;
 
 use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::assets::AssetIndex;
+pub use self::assets::AssetLimits;
+pub(crate) use self::assets::{AssetIndex, AssetReads};
 pub(crate) use self::blobs::keep_removing;
+pub use self::slots::UploadLimits;
+pub(crate) use self::slots::UploadSlots;
 use crate::ApiState;
 
 /// Routes for people and programs.

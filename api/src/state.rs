@@ -11,7 +11,8 @@ use crate::heartbeat::Heartbeat;
 use crate::insights::activity::Callers;
 use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
-use crate::releases::AssetIndex;
+use crate::releases::{AssetIndex, AssetReads, UploadSlots};
+pub use crate::releases::{AssetLimits, UploadLimits};
 use crate::storage::Storage;
 
 /// Choices of the operator that handlers follow.
@@ -23,6 +24,10 @@ pub struct Policy {
     pub allow_private_webhooks: bool,
     /// How often devices may call the anonymous flag routes.
     pub flag_limits: FlagLimits,
+    /// How often devices may ask for files.
+    pub asset_limits: AssetLimits,
+    /// How many uploads may be under way.
+    pub upload_limits: UploadLimits,
 }
 
 /// What handlers and workers share. Cloning it shares it.
@@ -50,6 +55,10 @@ pub struct ApiState {
     pub storage: Storage,
     /// Facts of uploaded files that devices ask for, in memory.
     pub(crate) assets: AssetIndex,
+    /// Who asked for files of late.
+    pub(crate) asset_reads: Arc<AssetReads>,
+    /// Uploads under way.
+    pub(crate) uploads: Arc<UploadSlots>,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -67,6 +76,8 @@ impl ApiState {
             policy,
             storage: Storage::nowhere(),
             assets: AssetIndex::default(),
+            asset_reads: Arc::new(AssetReads::new(policy.asset_limits)),
+            uploads: Arc::new(UploadSlots::new(policy.upload_limits)),
             bulk_counts: Arc::default(),
             flag_callers: Arc::default(),
             logins: Arc::default(),

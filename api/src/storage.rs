@@ -193,7 +193,7 @@ async fn send(
 
 /// Up to [`PART_BYTES`]; less only at the end.
 async fn next_part(file: &mut tokio::fs::File) -> object_store::Result<Vec<u8>> {
-    let mut part = Vec::new();
+    let mut part = Vec::with_capacity(PART_BYTES);
     let mut limited = file.take(PART_BYTES as u64);
     limited.read_to_end(&mut part).await.map_err(generic)?;
     Ok(part)

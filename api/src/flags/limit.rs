@@ -34,14 +34,14 @@ impl Default for FlagLimits {
 
 /// Too many requests; the next may come after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exceeded {
+pub(crate) struct Exceeded {
     /// Whole seconds, at least 1.
-    pub(super) retry_after_s: u32,
+    pub(crate) retry_after_s: u32,
 }
 
 /// A token bucket that holds at most one second's worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     tokens: f64,
     at_us: i64,
 }
@@ -113,7 +113,8 @@ impl Limiter {
     }
 }
 
-fn take<K: Hash + Eq + Send + Sync + 'static>(
+/// Takes a token of a key's bucket, if there is one.
+pub(crate) fn take<K: Hash + Eq + Send + Sync + 'static>(
     buckets: &Cache<K, Arc<Mutex<Bucket>>>,
     key: K,
     per_s: f64,

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use sluice_schema::id::ProjectId;
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -104,21 +104,67 @@ async fn touch(
     contents: &BTreeSet<String>,
     at: DateTime<Utc>,
 ) -> ApiResult<BTreeSet<String>> {
-    // Locked in one order, so that two uploads of the same files do not deadlock.
-    let known: Vec<String> = sqlx::query_scalar(
-        "with wanted as (
-            select id from blobs where project_id = $1 and sha256 = any($2)
-            order by id for no key update)
-         update blobs set needed_at = greatest(needed_at, $3)
-         where project_id = $1 and id in (select id from wanted)
-         returning sha256",
+    let mut transaction = pool.begin().await?;
+    let known: Vec<(i64, String)> = sqlx::query_as(
+        "select id, sha256 from blobs where project_id = $1 and sha256 = any($2)
+         order by sha256 for no key update",
     )
     .bind(project.0)
     .bind(Vec::from_iter(contents))
-    .bind(at)
-    .fetch_all(pool)
+    .fetch_all(&mut *transaction)
     .await?;
-    Ok(known.into_iter().collect())
+    let (ids, known) = known.into_iter().unzip();
+    renew(&mut transaction, project.0, ids, at).await?;
+    transaction.commit().await?;
+    Ok(known)
+}
+
+/// Selects the blobs of a build.
+pub(super) const OF_BUILD: &str =
+    "select blob_id from build_assets where project_id = $1 and build_id = $2";
+/// Selects the blobs of an update.
+pub(super) const OF_UPDATE: &str =
+    "select blob_id from update_assets where project_id = $1 and update_id = $2";
+
+/// Spares files from gc for a while: of what is about to go, and devices may be
+/// loading.
+pub(super) async fn spare(
+    change: &mut Change,
+    of: &'static str,
+    id: i64,
+) -> Result<(), sqlx::Error> {
+    let statement = format!(
+        "select id from blobs where project_id = $1 and id in ({of})
+         order by sha256 for no key update"
+    );
+    let ids: Vec<i64> = sqlx::query_scalar(&statement)
+        .bind(change.project())
+        .bind(id)
+        .fetch_all(change.connection())
+        .await?;
+    let (project, at) = (change.project(), change.at());
+    renew(change.connection(), project, ids, at).await
+}
+
+/// Of blobs that are locked, all in the order of their content: whoever locks
+/// several does so, and by a statement of its own. One that locks and updates
+/// goes back to rows that others have changed meanwhile, in an order of its own.
+async fn renew(
+    connection: &mut PgConnection,
+    project: i64,
+    ids: Vec<i64>,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update blobs set needed_at = greatest(needed_at, $3)
+         where project_id = $1 and id = any($2)",
+    )
+    .bind(project)
+    .bind(ids)
+    .bind(at)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Notes which objects may come to be, so that they go if no blob owns them.
@@ -236,28 +282,36 @@ pub(crate) async fn keep_removing(state: &ApiState) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match remove_unowned(state).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed objects that nothing owns"),
-            Err(error) => tracing::warn!(cause = ?error, "cannot remove objects that nothing owns"),
+        loop {
+            match remove_unowned(state).await {
+                Ok(0) => break,
+                Ok(removed) => tracing::info!(removed, "removed objects that nothing owns"),
+                Err(error) => {
+                    tracing::warn!(cause = ?error, "cannot remove objects that nothing owns");
+                    break;
+                }
+            }
         }
     }
 }
 
-/// Removes objects that are due; how many. Several may run at once.
+/// Removes a batch of the objects that are due; how many. Several may run at
+/// once. What cannot be removed stays on the list and holds up nothing else.
 pub(super) async fn remove_unowned(state: &ApiState) -> ApiResult<usize> {
-    let mut removed = 0;
-    loop {
-        let keys = doom(&state.postgres, state.clock.now()).await?;
-        if keys.is_empty() {
-            return Ok(removed);
+    let keys = doom(&state.postgres, state.clock.now()).await?;
+    let mut removed = Vec::new();
+    let mut failed = None;
+    for batch in keys.chunks(STORE_CONCURRENCY) {
+        let outcomes = join_all(batch.iter().map(|key| state.storage.remove(key))).await;
+        for (key, outcome) in batch.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => removed.push(key.as_str()),
+                Err(error) => failed = Some(error),
+            }
         }
-        for batch in keys.chunks(STORE_CONCURRENCY) {
-            try_join_all(batch.iter().map(|key| state.storage.remove(key))).await?;
-        }
-        forget(&state.postgres, &keys).await?;
-        removed += keys.len();
     }
+    forget(&state.postgres, &removed).await?;
+    failed.map_or(Ok(removed.len()), Err)
 }
 
 /// Claims a batch for removal. Whom a crash interrupts, the next one repeats.
@@ -274,7 +328,7 @@ async fn doom(pool: &PgPool, at: DateTime<Utc>) -> Result<Vec<String>, sqlx::Err
     .await
 }
 
-async fn forget(pool: &PgPool, keys: &[String]) -> Result<(), sqlx::Error> {
+async fn forget(pool: &PgPool, keys: &[&str]) -> Result<(), sqlx::Error> {
     sqlx::query("delete from unowned_objects where storage_key = any($1)")
         .bind(keys)
         .execute(pool)

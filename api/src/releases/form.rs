@@ -1,33 +1,39 @@
 //! Multipart uploads, streamed into staging while they are hashed. Whatever
 //! ends the request early removes what was staged.
 
+mod source;
+
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use futures_util::Stream;
+use sluice_schema::id::ProjectId;
 
+use self::source::{Refusal, Source, Tap};
+use super::slots::Slot;
 use crate::error::{ApiError, ApiResult};
-use crate::extract;
 use crate::storage::{Staged, Storage};
-use crate::text;
+use crate::{ApiState, extract, text};
 
 /// The largest upload, in bytes.
 pub(crate) const UPLOAD_LIMIT_BYTES: usize = 256 * 1024 * 1024;
 /// The largest text part: no JSON value may be larger.
 const TEXT_LIMIT_BYTES: usize = text::JSON_BYTES;
 const MAX_FILES: usize = 5000;
-const FILE_NAME_CHARS: usize = 1024;
+/// The longest filename, and so the longest extension.
+pub(super) const FILE_NAME_CHARS: usize = 1024;
 const DEFAULT_TYPE: &str = "application/octet-stream";
 
 /// A body of type multipart/form-data, not yet read.
 #[derive(Debug)]
-pub(super) struct UploadBody(Multipart);
+pub(super) struct UploadBody {
+    parts: Multipart,
+    tap: Arc<Tap>,
+}
 
 impl<S: Send + Sync> FromRequest<S> for UploadBody {
     type Rejection = ApiError;
@@ -39,14 +45,16 @@ impl<S: Send + Sync> FromRequest<S> for UploadBody {
         if !content_type.is_some_and(is_form) {
             return Err(ApiError::unsupported_media_type("multipart/form-data"));
         }
+        let tap = Arc::new(Tap::default());
         let mut request = request.map(|body| {
-            let (inner, has_given) = (body.into_data_stream(), false);
-            Body::from_stream(OneChunkAtATime { inner, has_given })
+            let source = Source::new(body.into_data_stream(), Arc::clone(&tap));
+            Body::from_stream(source)
         });
         DefaultBodyLimit::max(UPLOAD_LIMIT_BYTES).apply(&mut request);
-        let multipart = Multipart::from_request(request, state).await;
+        let parts = Multipart::from_request(request, state).await;
         let refused = |_| ApiError::bad_request("Content-Type names no boundary");
-        multipart.map(Self).map_err(refused)
+        let parts = parts.map_err(refused)?;
+        Ok(Self { parts, tap })
     }
 }
 
@@ -55,31 +63,13 @@ fn is_form(content_type: &str) -> bool {
     essence.trim().eq_ignore_ascii_case("multipart/form-data")
 }
 
-/// The parser takes from its stream for as long as that has something, and
-/// keeps it in memory. So this has nothing after each chunk, once.
-struct OneChunkAtATime<S> {
-    inner: S,
-    has_given: bool,
-}
-
-impl<S: Stream + Unpin> Stream for OneChunkAtATime<S> {
-    type Item = S::Item;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        if std::mem::take(&mut self.has_given) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let next = ready!(Pin::new(&mut self.inner).poll_next(cx));
-        self.has_given = next.is_some();
-        Poll::Ready(next)
-    }
-}
-
 impl From<MultipartError> for ApiError {
     fn from(error: MultipartError) -> Self {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Self::too_large(UPLOAD_LIMIT_BYTES);
+        }
+        if let Some(refusal) = Refusal::behind(&error) {
+            return refusal.into();
         }
         Self::bad_request(format!("bad multipart body: {}", error.body_text()))
     }
@@ -96,30 +86,38 @@ pub(super) struct UploadedFile {
 }
 
 /// All parts of an upload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Form {
     pub(super) texts: BTreeMap<String, String>,
     /// In the order of the parts.
     pub(super) files: Vec<UploadedFile>,
+    /// Last, so that the files are gone when the next upload begins.
+    _slot: Slot,
 }
 
 impl Form {
-    /// Reads the whole body. Parts that `texts` names are texts; all others
-    /// must be files.
+    /// Reads the whole body, as soon as there is a place for it. Parts that
+    /// `texts` names are texts; all others must be files.
     pub(super) async fn read(
+        state: &ApiState,
+        project: ProjectId,
         body: UploadBody,
-        storage: &Storage,
         texts: &[&str],
     ) -> ApiResult<Self> {
-        let mut form = Self::default();
-        let mut parts = body.0;
-        while let Some(part) = parts.next_field().await? {
+        let UploadBody { mut parts, tap } = body;
+        let mut form = Self {
+            texts: BTreeMap::new(),
+            files: Vec::new(),
+            _slot: state.uploads.take(project).await?,
+        };
+        while let Some(part) = tap.draw(parts.next_field()).await? {
             let name = part.name().unwrap_or_default().to_owned();
             if texts.contains(&name.as_str()) {
-                let text = read_text(part, &name).await?;
+                let text = read_text(part, &name, &tap).await?;
                 form.texts.insert(name, text);
             } else {
-                form.files.push(read_file(part, &name, storage).await?);
+                let file = read_file(part, &name, &tap, &state.storage).await?;
+                form.files.push(file);
             }
             if form.files.len() > MAX_FILES {
                 return Err(ApiError::bad_request(format!(
@@ -138,9 +136,9 @@ impl Form {
     }
 }
 
-async fn read_text(mut part: Field<'_>, name: &str) -> ApiResult<String> {
+async fn read_text(mut part: Field<'_>, name: &str, tap: &Tap) -> ApiResult<String> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = part.chunk().await? {
+    while let Some(chunk) = tap.draw(part.chunk()).await? {
         if bytes.len() + chunk.len() > TEXT_LIMIT_BYTES {
             let message = format!("{name} must have at most {TEXT_LIMIT_BYTES} bytes");
             return Err(ApiError::bad_request(message));
@@ -150,7 +148,12 @@ async fn read_text(mut part: Field<'_>, name: &str) -> ApiResult<String> {
     String::from_utf8(bytes).map_err(|_| ApiError::bad_request(format!("{name} is not UTF-8")))
 }
 
-async fn read_file(mut part: Field<'_>, field: &str, storage: &Storage) -> ApiResult<UploadedFile> {
+async fn read_file(
+    mut part: Field<'_>,
+    field: &str,
+    tap: &Tap,
+    storage: &Storage,
+) -> ApiResult<UploadedFile> {
     let given = part.file_name().unwrap_or_default();
     if given.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -164,7 +167,7 @@ async fn read_file(mut part: Field<'_>, field: &str, storage: &Storage) -> ApiRe
     }
     let content_type = content_type(part.content_type())?;
     let mut writer = storage.stage()?;
-    while let Some(chunk) = part.chunk().await? {
+    while let Some(chunk) = tap.draw(part.chunk()).await? {
         writer.write(&chunk).await.map_err(ApiError::unavailable)?;
     }
     let staged = writer.finish().await.map_err(ApiError::unavailable)?;

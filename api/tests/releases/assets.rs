@@ -63,6 +63,10 @@ async fn devices_get_the_bytes_and_keep_them() {
     );
     assert_eq!(whole.header("accept-ranges"), "bytes");
     assert_eq!(whole.header("content-length"), "18");
+    // In a browser, what an editor uploaded stays a file.
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    let policy = whole.header("content-security-policy");
+    assert!(policy.contains("sandbox") && policy.contains("default-src 'none'"));
     let etag = whole.header("etag");
     assert!(etag.starts_with("\"8e8ee1fe") && etag.len() == 66, "{etag}");
     let same = world.fetch("GET", key, &[("if-none-match", etag)]).await;

@@ -2,7 +2,7 @@ use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::world::{OURS, THEIRS, World};
+use crate::world::{OURS, Part, THEIRS, World};
 
 const ADMIN: (&str, &str) = (OURS, "admin");
 
@@ -183,4 +183,92 @@ async fn objects_of_a_deleted_project_and_of_failed_uploads_go_too() {
     let left = world.files("assets");
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.iter().any(|path| path.ends_with("assets/0/later")));
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_holds_up_nothing_else() {
+    let world = World::start().await;
+    world
+        .run(
+            "insert into unowned_objects (storage_key, delete_after)
+             values ('assets/0/stuck', '-infinity'), ('assets/0/free', '2026-03-01T00:00:00Z')",
+        )
+        .await;
+    // A directory in the place of an object cannot be removed as one.
+    std::fs::create_dir_all(world.dir.path().join("assets/0/stuck/in")).unwrap();
+    std::fs::write(world.dir.path().join("assets/0/free"), b"free").unwrap();
+    world.call_as(ADMIN, "POST", "/gc", None).await.of(200);
+    assert!(world.files("assets").is_empty());
+    let left = world.value("select string_agg(storage_key, ',') from unowned_objects");
+    assert_eq!(left.await, "assets/0/stuck");
+}
+
+/// A stored file and a later one that comes before it by content.
+async fn pair_out_of_order(world: &World) -> (i64, i64) {
+    let query = "select jsonb_build_array(early.id, late.id) from blobs early, blobs late
+                 where early.id < late.id and late.sha256 < early.sha256
+                   and early.project_id = late.project_id
+                 order by 1 limit 1";
+    let pair = world.value(query).await;
+    (pair[0].as_i64().unwrap(), pair[1].as_i64().unwrap())
+}
+
+/// Whoever locks stored files goes by their content: others would deadlock.
+#[tokio::test]
+async fn stored_files_are_locked_in_the_order_of_their_content() {
+    let world = World::start().await;
+    let contents: Vec<[u8; 1]> = (0..6).map(|index| [index]).collect();
+    let parts = || {
+        let files = contents.iter().map(|bytes| Part::File("a.js", "", bytes));
+        let texts = [
+            Part::Text("runtimeVersion", "1"),
+            Part::Text("platform", "ios"),
+        ];
+        texts.into_iter().chain(files).collect::<Vec<_>>()
+    };
+    for content in &contents {
+        world.asset("a.js", content, true).await;
+    }
+    let build = world.upload("/builds", &parts()).await.of(201)["id"].clone();
+    let path = format!("/builds/{build}");
+    let published = world
+        .post(&format!("{path}/publish"), json!({"channel": "c"}))
+        .await
+        .of(201);
+    let update = &published["updateId"];
+    let (early, late) = pair_out_of_order(&world).await;
+    let operations: [(&str, String); 3] = [
+        ("POST", "/builds".to_owned()),
+        ("DELETE", format!("/updates/{update}")),
+        ("DELETE", path),
+    ];
+    for (method, path) in operations {
+        let mut other = world.pool.begin().await.unwrap();
+        let lock = "select from blobs where id = $1 for update";
+        sqlx::query(lock)
+            .bind(late)
+            .execute(&mut *other)
+            .await
+            .unwrap();
+        let operation = async {
+            if method == "POST" {
+                world.upload(&path, &parts()).await
+            } else {
+                world.call(method, &path, None).await
+            }
+        };
+        let check = async {
+            let waiting = "select count(*) from pg_stat_activity
+                           where datname = current_database() and wait_event_type = 'Lock'";
+            while world.value(waiting).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            let lock = "select from blobs where id = $1 for update nowait";
+            let locked = sqlx::query(lock).bind(early).execute(&mut *other).await;
+            assert!(locked.is_ok(), "{method} {path}: {locked:?}");
+            other.rollback().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(operation, check);
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
 }

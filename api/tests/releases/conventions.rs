@@ -178,8 +178,14 @@ async fn every_route_is_described() {
         );
     }
     let asset = &document["paths"]["/v1/ota/assets/{key}"]["get"];
-    for status in ["200", "206", "304", "400", "404", "416", "503"] {
+    for status in ["200", "206", "304", "400", "404", "416", "429", "503"] {
         assert!(asset["responses"][status].is_object(), "{status}");
+    }
+    for path in ["/v1/ota/builds", "/v1/ota/assets/upload"] {
+        assert!(
+            document["paths"][path]["post"]["responses"]["408"].is_object(),
+            "{path}"
+        );
     }
     let form = &document["paths"]["/v1/ota/builds"]["post"]["requestBody"]["content"];
     assert!(form["multipart/form-data"].is_object());

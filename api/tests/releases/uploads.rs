@@ -165,13 +165,13 @@ async fn the_same_content_is_one_object_per_project() {
 #[tokio::test]
 async fn uploads_of_the_same_files_at_once_share_their_objects() {
     let world = World::start().await;
-    let uploads = (0..16).map(|_| world.build(b"same bundle"));
+    let uploads = (0..40).map(|_| world.build(b"same bundle"));
     let ids = futures_util::future::join_all(uploads).await;
-    assert_eq!(ids.len(), 16);
+    assert_eq!(ids.len(), 40);
     assert_eq!(world.value("select count(*) from blobs").await, json!(2));
     assert_eq!(
         world.value("select count(*) from build_assets").await,
-        json!(32)
+        json!(80)
     );
     assert!(world.files("staging").is_empty());
     // Whoever came second left an object that is still on the list.

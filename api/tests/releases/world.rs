@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use sluice_api::ApiState;
 use sluice_api::clock::Clock;
 use sluice_api::flags::FlagLimits;
-use sluice_api::state::Policy;
+use sluice_api::state::{Policy, UploadLimits};
 use sluice_api::storage::{Storage, StorageConfig};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -75,10 +75,30 @@ pub(crate) enum Part<'a> {
     Text(&'a str, &'a str),
     /// Filename, type, bytes.
     File(&'a str, &'a str, &'a [u8]),
+    /// Name of the part, filename, bytes.
+    Named(&'a str, &'a str, &'a [u8]),
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        let unlimited = FlagLimits {
+            project_per_s: 1e9,
+            device_per_s: 1e9,
+        };
+        // However slow the machine, uploads get their turn.
+        let patient = UploadLimits {
+            wait: Duration::from_hours(1),
+            ..UploadLimits::default()
+        };
+        Self::with_policy(Policy {
+            flag_limits: unlimited,
+            upload_limits: patient,
+            ..Policy::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn with_policy(policy: Policy) -> Self {
         let url = sluice_engines::testing::postgres();
         let pool = PgPoolOptions::new()
             .max_connections(16)
@@ -89,24 +109,16 @@ impl World {
         sluice_schema::postgres::MIGRATOR.run(&pool).await.unwrap();
         let dir = TempDir::new().unwrap();
         let storage = Storage::open(&StorageConfig::local(dir.path())).unwrap();
-        Self::over(pool, dir, storage).await
+        Self::over(pool, dir, storage, policy).await
     }
 
-    async fn over(pool: PgPool, dir: TempDir, storage: Storage) -> Self {
+    async fn over(pool: PgPool, dir: TempDir, storage: Storage, policy: Policy) -> Self {
         let start: DateTime<Utc> = "2026-03-01T08:00:00.123456Z".parse().unwrap();
         let now_us = Arc::new(AtomicI64::new(start.timestamp_micros()));
         let clock = Clock::from_fn({
             let now_us = Arc::clone(&now_us);
             move || DateTime::from_timestamp_micros(now_us.load(Ordering::SeqCst)).unwrap()
         });
-        let unlimited = FlagLimits {
-            project_per_s: 1e9,
-            device_per_s: 1e9,
-        };
-        let policy = Policy {
-            flag_limits: unlimited,
-            ..Policy::default()
-        };
         let state = ApiState::new(pool.clone(), clickhouse::Client::default(), policy)
             .with_storage(storage)
             .with_clock(clock);
@@ -414,7 +426,7 @@ pub(crate) fn form(parts: &[Part<'_>]) -> Vec<u8> {
         body.extend(part_head(part).into_bytes());
         body.extend(match part {
             Part::Text(_, text) => text.as_bytes(),
-            Part::File(_, _, bytes) => bytes,
+            Part::File(_, _, bytes) | Part::Named(_, _, bytes) => bytes,
         });
         body.extend(b"\r\n");
     }
@@ -430,6 +442,9 @@ pub(crate) fn part_head(part: &Part<'_>) -> String {
         Part::File(name, content_type, _) => format!(
             "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"assets\"; filename=\"{name}\"\r\n\
              content-type: {content_type}\r\n\r\n"
+        ),
+        Part::Named(field, name, _) => format!(
+            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\n\r\n"
         ),
     }
 }

@@ -17,6 +17,7 @@ use super::range::Wanted;
 use crate::ApiState;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::Path;
+use crate::network::ClientAddress;
 
 /// How many files' facts are remembered; about 300 bytes each.
 const REMEMBERED: u64 = 50_000;
@@ -88,13 +89,16 @@ fn no_such_asset() -> ApiError {
               (status = 206, description = "A part of the file", content_type = "application/octet-stream", body = Vec<u8>),
               (status = 304, description = "The client has it"),
               (status = 404, description = "No such file"),
-              (status = 416, description = "The range lies outside of the file")))]
+              (status = 416, description = "The range lies outside of the file"),
+              (status = 429, description = "Too many requests from this address")))]
 pub(crate) async fn serve(
     State(state): State<ApiState>,
+    ClientAddress(address): ClientAddress,
     method: Method,
     Path(key): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Response<Body>> {
+    state.asset_reads.check(address, state.clock.now())?;
     check(&key)?;
     let asset = state.assets.find(&state.postgres, &key);
     let asset = state.heartbeat.bound(asset).await??;

@@ -52,13 +52,15 @@ impl UploadedAsset {
 /// Uploads files for an update. The same content is stored once per project.
 #[utoipa::path(post, path = "/assets/upload", tag = "updates", security(("bearer" = ["editor"])),
     request_body(content = AssetForm, content_type = "multipart/form-data"),
-    responses((status = 200, body = Vec<UploadedAsset>)))]
+    responses((status = 200, body = Vec<UploadedAsset>),
+              (status = 408, description = "The body arrives too slowly"),
+              (status = 503, description = "Too many uploads at once, or a dependency is away")))]
 pub(crate) async fn upload(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     body: UploadBody,
 ) -> ApiResult<Json<Vec<UploadedAsset>>> {
-    let form = Form::read(body, &state.storage, &[]).await?;
+    let form = Form::read(&state, scope.project, body, &[]).await?;
     let stored = blobs::store(&state, scope.project, &form.files).await?;
     let mut change = Change::begin(&state, &scope).await?;
     let blobs = blobs::own(&mut change, &stored).await?;

@@ -36,13 +36,15 @@ pub(crate) async fn list(
 /// the app is found by its name or type.
 #[utoipa::path(post, path = "/builds", tag = "builds", security(("bearer" = ["editor"])),
     request_body(content = BuildForm, content_type = "multipart/form-data"),
-    responses((status = 201, body = UploadedBuild)))]
+    responses((status = 201, body = UploadedBuild),
+              (status = 408, description = "The body arrives too slowly"),
+              (status = 503, description = "Too many uploads at once, or a dependency is away")))]
 pub(crate) async fn upload(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     body: UploadBody,
 ) -> ApiResult<(StatusCode, Json<UploadedBuild>)> {
-    let form = Form::read(body, &state.storage, &TEXT_PARTS).await?;
+    let form = Form::read(&state, scope.project, body, &TEXT_PARTS).await?;
     let new = NewBuild::of(&form)?;
     let files = describe(&form.files, &new.platform).await?;
     let stored = blobs::store(&state, scope.project, &form.files).await?;

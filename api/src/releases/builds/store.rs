@@ -5,7 +5,7 @@ use sqlx::PgPool;
 
 use super::model::{Build, NewBuild, UploadedBuild};
 use crate::change::Change;
-use crate::releases::blobs::Blob;
+use crate::releases::blobs::{self, Blob};
 use crate::releases::form::UploadedFile;
 use crate::releases::publishing::Content;
 
@@ -122,19 +122,7 @@ pub(super) async fn copy_assets(change: &mut Change, build: i64, update: i64) ->
 /// Whether there was such a build; a conflict while an update came from it.
 /// Its files are spared from gc for a while.
 pub(super) async fn delete(change: &mut Change, id: i64) -> Result<bool> {
-    sqlx::query(
-        "with wanted as (
-            select id from blobs where project_id = $1 and id in (
-                select blob_id from build_assets where project_id = $1 and build_id = $2)
-            order by id for no key update)
-         update blobs set needed_at = greatest(needed_at, $3)
-         where project_id = $1 and id in (select id from wanted)",
-    )
-    .bind(change.project())
-    .bind(id)
-    .bind(change.at())
-    .execute(change.connection())
-    .await?;
+    blobs::spare(change, blobs::OF_BUILD, id).await?;
     let deleted = sqlx::query("delete from builds where project_id = $1 and id = $2")
         .bind(change.project())
         .bind(id)

@@ -15,7 +15,6 @@ use crate::text;
 
 const DEFAULT_CHANNEL: &str = "production";
 const MAX_ASSETS: usize = 5000;
-const EXTENSION_CHARS: usize = 64;
 
 /// A release for one platform on one channel, or a way back.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
@@ -202,7 +201,11 @@ impl CreateAsset {
             let message = "assets.fileExtension must be empty or start with a dot";
             return Err(ApiError::bad_request(message));
         }
-        text::capped("assets.fileExtension", extension.clone(), EXTENSION_CHARS)?;
+        text::capped(
+            "assets.fileExtension",
+            extension.clone(),
+            form::FILE_NAME_CHARS,
+        )?;
         form::checked_type("assets.contentType", &self.content_type).map(drop)
     }
 }

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgPool};
 
 use super::model::{CreateAsset, Update, UpdateChange, UpdateFilter};
 use crate::change::Change;
-use crate::releases::blobs::Blob;
+use crate::releases::blobs::{self, Blob};
 use crate::releases::publishing::Content;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -202,19 +202,7 @@ pub(super) async fn rollback_to(change: &mut Change, id: i64) -> Result<Option<i
 /// Whether there was such an update; a conflict while a rollback targets it.
 /// Its files are spared from gc for a while: devices may be loading them.
 pub(super) async fn delete(change: &mut Change, id: i64) -> Result<bool> {
-    sqlx::query(
-        "with wanted as (
-            select id from blobs where project_id = $1 and id in (
-                select blob_id from update_assets where project_id = $1 and update_id = $2)
-            order by id for no key update)
-         update blobs set needed_at = greatest(needed_at, $3)
-         where project_id = $1 and id in (select id from wanted)",
-    )
-    .bind(change.project())
-    .bind(id)
-    .bind(change.at())
-    .execute(change.connection())
-    .await?;
+    blobs::spare(change, blobs::OF_UPDATE, id).await?;
     let deleted = sqlx::query("delete from updates where project_id = $1 and id = $2")
         .bind(change.project())
         .bind(id)
