@@ -149,7 +149,9 @@ async fn an_upload_that_a_kill_9_interrupts_leaves_nothing() {
         upload.send(0, staged).await;
         // What is on its way to the disk may be a little less.
         until_staged(&sluice, staged as u64 / 2).await;
+        let staging = sluice.data_dir.join("files/staging");
         sluice.kill();
+        assert_eq!(files_in(&staging).len(), 1, "it died with half a file");
         sluice = Sluice::start(dir.path()).await;
         let pool = sluice.postgres().await;
         assert_eq!(sluice.get("/v1/ota/builds").await, json!([]));

@@ -6,4 +6,5 @@ mod crashes;
 mod outage;
 mod sluice;
 mod spine;
+mod uploads;
 mod webhooks;
