@@ -58,7 +58,12 @@ async fn work_over_postgres(state: &ApiState, migrations: &Signal) {
         .await
         .is_none()
     {}
-    while heartbeat.while_here(work_forever(state)).await.is_none() {}
+    // All of the work is one large future; once in a while it begins anew.
+    while heartbeat
+        .while_here(Box::pin(work_forever(state)))
+        .await
+        .is_none()
+    {}
 }
 
 async fn work_forever(state: &ApiState) {
