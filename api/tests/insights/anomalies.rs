@@ -12,7 +12,7 @@ use crate::world::{PATIENCE, World, body, devices, with};
 
 const EVENTS: &str = "/telemetry/events";
 
-fn errors(count: u64) -> Value {
+pub(crate) fn errors(count: u64) -> Value {
     json!([{"type": "js_error", "count": count, "message": "boom"}])
 }
 
@@ -20,13 +20,13 @@ fn crashes(count: u64) -> Value {
     json!([{"type": "crash", "count": count, "message": "boom"}])
 }
 
-fn beta(body: Value) -> Value {
+pub(crate) fn beta(body: Value) -> Value {
     with(body, json!({"channel": "beta"}))
 }
 
 impl World {
     /// Each of the 24 whole hours before the running one has these bodies.
-    async fn day(&mut self, slug: &str, bodies: &[Value]) {
+    pub(crate) async fn day(&mut self, slug: &str, bodies: &[Value]) {
         for hours in 1..=24 {
             self.send_at(slug, self.now - TimeDelta::hours(hours), bodies)
                 .await;
@@ -34,12 +34,12 @@ impl World {
     }
 
     /// Stores and folds what was sent, and lets a process look at it.
-    async fn watch(&mut self) {
+    pub(crate) async fn watch(&mut self) {
         self.settle().await;
         assert!(watch_once(&self.state()).await.expect("a round"));
     }
 
-    async fn later(&mut self, minutes: i64) {
+    pub(crate) async fn later(&mut self, minutes: i64) {
         self.now += TimeDelta::minutes(minutes);
         self.watch().await;
     }
@@ -54,13 +54,13 @@ impl World {
         answer.json().as_array().expect("a bare array").clone()
     }
 
-    async fn events(&self, query: &str) -> Vec<Value> {
+    pub(crate) async fn events(&self, query: &str) -> Vec<Value> {
         self.events_of("my-app", query).await
     }
 }
 
 /// Members of each entry.
-fn members<const N: usize>(events: &[Value], names: [&str; N]) -> Value {
+pub(crate) fn members<const N: usize>(events: &[Value], names: [&str; N]) -> Value {
     let entry = |event: &Value| names.iter().map(|name| event[*name].clone()).collect();
     events.iter().map(entry).collect::<Vec<Value>>().into()
 }

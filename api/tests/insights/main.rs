@@ -1,5 +1,6 @@
 //! The reads of what devices reported, through the whole router, over real
-//! stores that the real writer fills: the acceptance probes of telemetry.md §12.
+//! stores that the real writer fills; the acceptance probes of telemetry.md §12
+//! (`probes`) by their numbers.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used)]
@@ -11,10 +12,12 @@ mod activity;
 mod adoption;
 mod anomalies;
 mod downloads;
+mod edge;
 mod flags;
 mod observe;
 mod outage;
 mod performance;
+mod probes;
 mod proxy;
 mod timeseries;
 mod world;

@@ -228,32 +228,3 @@ async fn nothing_older_than_thirty_days_is_served() {
     let groups = world.read("/observe/events?group_by=message").await;
     assert_eq!(groups["total"], 1);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn odd_bodies_stop_nothing() {
-    let mut world = World::start().await;
-    world.flag("new-cart").await;
-    let odd = json!([
-        {"type": "app_launch", "count": null, "flagStates": "none"},
-        {"type": "perf_sample", "name": "startup_cold", "tags": {"duration_ms": "NaN"}},
-        {"type": "js_error", "message": "cut \\ud83d", "flagStates": [1]},
-    ]);
-    // A lone surrogate, as JavaScript writes it.
-    let odd = odd.to_string().replace("\\\\ud83d", "\\ud83d");
-    let raw = body("odd", json!("EVENTS"))
-        .to_string()
-        .replace("\"EVENTS\"", &odd);
-    world.send_raw(&raw).await;
-    world.send(&[body("a", json!([on("app_launch", 1)]))]).await;
-    world.settle().await;
-    let observed = world.read("/observe/events").await;
-    assert_eq!(observed["events"][0]["eventMessage"], "cut \u{fffd}");
-    assert_eq!(
-        world.read("/telemetry/performance").await["metrics"],
-        json!([])
-    );
-    let impacts = world.read("/telemetry/flag-impacts").await;
-    assert_eq!(impacts["data"][0]["devices"], 1);
-    let series = world.read("/telemetry/timeseries?days=1").await;
-    assert_eq!(series["data"][0]["launches"], 2);
-}

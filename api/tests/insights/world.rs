@@ -57,7 +57,7 @@ pub(crate) struct World {
     /// The present of the API.
     pub(crate) now: DateTime<Utc>,
     store: Store,
-    log: Arc<EmbeddedLog>,
+    pub(crate) log: Arc<EmbeddedLog>,
     dead_letters: Arc<EmbeddedLog>,
     last_frame: Bytes,
     /// Requests of the manifest endpoint.
@@ -187,11 +187,6 @@ impl World {
     /// Devices of my-app send these bodies now.
     pub(crate) async fn send(&mut self, bodies: &[Value]) {
         self.send_at("my-app", self.now, bodies).await;
-    }
-
-    /// A device of my-app sends this text now.
-    pub(crate) async fn send_raw(&mut self, body: &str) {
-        self.accept("my-app", self.now, vec![body.to_owned()]).await;
     }
 
     /// The edge accepts these bodies at a moment, in one frame.

@@ -74,7 +74,7 @@ pub(in crate::insights) async fn health(
         // A flag that is disabled has no rows, which one that is not there has neither.
         let exists = catalogue::exists(&state.postgres, project, id).await?;
         let without_data = exists.then(|| Json(FlagHealth::without_data()));
-        return without_data.ok_or_else(|| ApiError::not_found("flag"));
+        return without_data.ok_or_else(|| ApiError::not_found("Flag"));
     };
     let hours = Whole::clamped(query.hours, DEFAULT_HOURS, 1, MAX_HOURS);
     let question = Question {

@@ -178,6 +178,9 @@ pub(crate) struct Point {
     sessions: u64,
     /// (Device, hour) pairs with events.
     device_hours: u64,
+    /// Percent of errors and crashes per launch, 100 at most; null without launches.
+    #[schema(value_type = Option<f64>)]
+    launch_error_rate: Option<Percent>,
 }
 
 impl Point {
@@ -198,6 +201,7 @@ impl Point {
             launches: sums.launches,
             sessions: sums.sessions,
             device_hours: sums.device_hours,
+            launch_error_rate: sums.launch_error_rate(),
         }
     }
 }
