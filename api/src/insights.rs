@@ -24,6 +24,7 @@ mod matching;
 mod metrics;
 mod observe;
 mod performance;
+pub(crate) mod purge;
 mod query;
 mod reader;
 mod stored;
@@ -45,6 +46,7 @@ use crate::error::ApiResult;
 pub use anomalies::watch_once;
 use answers::Answers;
 use folds::{Folds, Snapshot};
+pub use purge::purge_once;
 use reader::{Reader, Statement};
 
 /// Answers of one kind in memory, and for how long; there may be none newer for hours.

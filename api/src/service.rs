@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::{interval, sleep};
 
 use crate::config::Config;
-use crate::insights::anomalies;
+use crate::insights::{anomalies, purge as leftovers};
 use crate::storage::{Storage, StorageError};
 use crate::{ApiState, auth, releases, segments, webhooks};
 
@@ -37,7 +37,8 @@ pub fn state(config: &Config) -> Result<ApiState, StateError> {
 
 /// All that goes on behind the routes, until it is dropped: migrates Postgres,
 /// tells whether it is there, purges what has expired, delivers webhooks,
-/// removes files that nothing owns, watches for anomalies.
+/// removes files that nothing owns, watches for anomalies,
+/// removes what deleted projects have left.
 pub async fn run_workers(state: ApiState, readiness: &Readiness) {
     let postgres = readiness.signal("postgres");
     let migrations = readiness.signal("migrations");
@@ -74,6 +75,7 @@ async fn work_forever(state: &ApiState) {
         webhooks::deliver_forever(state),
         releases::keep_removing(state),
         anomalies::keep_watching(state),
+        leftovers::keep_purging(state),
     );
 }
 

@@ -19,5 +19,6 @@ mod outage;
 mod performance;
 mod probes;
 mod proxy;
+mod purge;
 mod timeseries;
 mod world;

@@ -381,12 +381,20 @@ impl World {
 
     /// Rows of the raw table.
     pub(crate) async fn raw_rows(&self) -> u64 {
-        let rows = self
-            .store
-            .client()
-            .query("SELECT count() FROM health_events")
-            .fetch_one::<u64>();
-        rows.await.unwrap()
+        self.count("SELECT count() FROM health_events").await
+    }
+
+    /// The number that is a statement's answer.
+    pub(crate) async fn count(&self, statement: &str) -> u64 {
+        let count = self.store.client().query(statement).fetch_one();
+        count.await.unwrap()
+    }
+
+    /// Tables whose rows belong to projects.
+    pub(crate) async fn tables_of_projects(&self) -> Vec<String> {
+        let tables = "SELECT DISTINCT table FROM system.parts_columns \
+                      WHERE database = currentDatabase() AND active AND column = 'project_id'";
+        self.store.client().query(tables).fetch_all().await.unwrap()
     }
 
     /// The same API over another ClickHouse address.
