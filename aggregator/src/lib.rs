@@ -164,7 +164,8 @@ impl Aggregator {
                 ended
             }
             Kind::Evaluations(contexts) => {
-                match Pipeline::<Evaluations>::open(parts, contexts, progress, &stop).await? {
+                let shared = evaluations::Shared::new(contexts);
+                match Pipeline::<Evaluations>::open(parts, shared, progress, &stop).await? {
                     Some(pipeline) => pipeline.run(stop).await,
                     None => Ok(()),
                 }

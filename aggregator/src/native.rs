@@ -112,6 +112,11 @@ impl LowCardinality {
         &self.keys[key.0 as usize]
     }
 
+    /// The key in each row.
+    pub fn rows(&self) -> &[Key] {
+        &self.rows
+    }
+
     /// The key in each row, to be changed.
     pub fn rows_mut(&mut self) -> &mut [Key] {
         &mut self.rows

@@ -41,7 +41,7 @@ pub struct ProjectHour {
 
 impl ProjectHour {
     /// The hour of a moment, in microseconds since 1970.
-    fn of(project: u64, at_us: i64) -> Self {
+    pub(crate) fn of(project: u64, at_us: i64) -> Self {
         let hour = at_us.div_euclid(MICROS_PER_HOUR) as u32;
         Self { project, hour }
     }

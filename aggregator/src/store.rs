@@ -18,6 +18,7 @@ use sluice_schema::id::{FrameId, ProjectId};
 
 use crate::batch::{BatchId, token_prefix};
 use crate::caps::Admitted;
+use crate::evaluations::caps::OTHER_FLAG;
 use crate::rows::{NewMap, OTHER_NAME, OVERFLOW_MAP, ProjectHour};
 
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +49,9 @@ struct HourValues {
     names: Vec<String>,
     maps: Vec<u64>,
 }
+
+/// Flag keys and values.
+pub type Pairs = Vec<(String, String)>;
 
 /// The tables of the writer.
 #[derive(Clone)]
@@ -200,6 +204,28 @@ impl Store {
             (row.project_id, Admitted { names, maps })
         });
         Ok(admitted.collect())
+    }
+
+    /// The flag keys and values that raw has of these hours, as devices reported
+    /// them, but for the key that stands for those over the cap.
+    pub async fn counted_pairs(&self, slots: &[ProjectHour]) -> Result<Vec<(ProjectHour, Pairs)>> {
+        let mut all = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let query = "SELECT DISTINCT toString(flag_key), toString(value) FROM flag_evaluations \
+                 WHERE project_id = ? AND received_at >= toDateTime(?, 'UTC') \
+                 AND received_at < toDateTime(?, 'UTC') AND source = 'sdk' \
+                 AND flag_key != ?";
+            let start = slot.hour * SECONDS_PER_HOUR;
+            let query = self
+                .client
+                .query(query)
+                .bind(slot.project)
+                .bind(start)
+                .bind(start + SECONDS_PER_HOUR)
+                .bind(OTHER_FLAG);
+            all.push((*slot, within(query.fetch_all()).await?));
+        }
+        Ok(all)
     }
 
     /// Stores flag maps in the dictionary. Idempotent.

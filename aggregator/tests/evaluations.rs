@@ -282,3 +282,41 @@ async fn nothing_is_lost_or_counted_twice_over_kills() {
     let (all, known) = (3 * reports, 2 * reports as i64);
     assert_eq!(world.counts().await, (all, all, known, known));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_with_a_value_for_every_device_stays_small_and_its_total_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let world = World::new(migrated(&server).await).await;
+    let logs = world.open();
+    let report = |logs: &Open, values: std::ops::Range<usize>| {
+        let one = |n: usize| json!({"flagKey": "cart", "variationValue": format!("user-{n}")});
+        let body = json!({"evaluations": values.map(one).collect::<Vec<_>>()});
+        let bodies = [body.to_string().into_bytes()];
+        let project = ProjectRef::Id(world.project);
+        let frame = frame_of_reports(FrameId::new(), &project, &bodies);
+        append(&logs.evaluations, frame);
+    };
+    report(&logs, 0..200);
+    report(&logs, 100..400);
+    let mut running = world.start(&logs, BatchLimits::default());
+    running.caught_up().await;
+    running.stop().await;
+    // The crash: it is built again, by a process that has to learn what is there.
+    std::fs::write(world.position(), "0\n").unwrap();
+    drop(logs);
+    let logs = world.open();
+    report(&logs, 0..1_000);
+    let mut running = world.start(&logs, SMALL);
+    running.caught_up().await;
+    running.stop().await;
+    assert_eq!(world.counts().await, (1_500, 1_500, 0, 0));
+
+    // Whole hours, of which the test may see the end of one.
+    let most = "SELECT toUInt64(max(n)) FROM (SELECT hour, uniqExact(value) AS n \
+                FROM evaluation_hours GROUP BY hour)";
+    assert_eq!(number(&world.client, most).await, 251, "250 and the others");
+    let others = "SELECT toUInt64(sum(n)) FROM evaluation_hours \
+                  WHERE flag_key = 'cart' AND value = '\"__other__\"'";
+    assert!(number(&world.client, others).await >= 500);
+}

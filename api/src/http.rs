@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -25,7 +25,8 @@ use crate::{ApiState, BASE_PATH, openapi};
 /// The header of every response that names its entry in the log.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 
-const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
+/// What browsers remember at most, or more.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(24);
 
 /// Management answers may be compressed; device-facing ones never are.
 pub(crate) fn assemble(
@@ -50,12 +51,20 @@ pub(crate) fn finish(router: Router, document: OpenApi) -> Router {
         .layer(from_fn(identify))
 }
 
-/// Any origin, method and header. Headers are mirrored, because `*` does not
-/// cover `Authorization`.
+/// Any origin, method and header. None of these is `*`, which does not cover
+/// `Authorization`: methods are named, and headers mirrored.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AnyOrigin)
-        .allow_methods(AnyOrigin)
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(AnyOrigin)
         .max_age(PREFLIGHT_MAX_AGE)

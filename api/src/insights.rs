@@ -53,8 +53,20 @@ use reader::{Reader, Statement};
 const FOLDED: (u64, Duration) = (1_000, Duration::from_mins(1));
 /// The same of answers that only live until the next look at the ledger; pages are large.
 const FRESH: (u64, Duration) = (100, Duration::from_secs(2));
+/// The same of what was before the running hour.
+const OVER: (u64, Duration) = (10_000, Duration::from_hours(1));
 /// Projects whose first data was seen, in memory.
 const MAX_PROJECTS: u64 = 100_000;
+
+/// What answers are made of; a project without a row in any has no data.
+const TABLES: [&str; 6] = [
+    "daily",
+    "hourly",
+    "hourly_now",
+    "perf_hours",
+    "evaluation_hours",
+    "download_hours",
+];
 
 /// Routes of this area, relative to the base path; merged by the crate root.
 pub(crate) fn router() -> OpenApiRouter<ApiState> {
@@ -82,6 +94,8 @@ pub(crate) struct Shared {
     /// Of one update, or of all.
     downloads: Answers<Option<Uuid>, downloads::TotalsByUpdate>,
     adoption: Answers<downloads::model::Question, downloads::model::Adopted>,
+    /// Of a window of whole hours that are over.
+    identities: Answers<window::Window, Option<metrics::Percent>>,
     with_data: Cache<ProjectId, ()>,
 }
 
@@ -100,11 +114,23 @@ impl Shared {
             observed: Answers::new(FRESH.0, FRESH.1),
             downloads: Answers::new(FRESH.0, FRESH.1),
             adoption: Answers::new(FRESH.0, FRESH.1),
+            identities: Answers::new(OVER.0, OVER.1),
             with_data: Cache::new(MAX_PROJECTS),
         })
     }
 
-    /// Up to which receipt all of a project is folded; none before its first event.
+    /// Up to which receipt all that a project's logs hold is counted; none before
+    /// its first data. Never goes back.
+    async fn counted_until(
+        &self,
+        project: ProjectId,
+        folds: &Snapshot,
+    ) -> ApiResult<Option<DateTime<Utc>>> {
+        let folded = self.last_updated(project, folds).await?;
+        Ok(folded.and(folds.counted_until))
+    }
+
+    /// Up to which receipt all health of a project is folded; none before its first data.
     async fn last_updated(
         &self,
         project: ProjectId,
@@ -120,7 +146,7 @@ impl Shared {
         if self.with_data.contains_key(&project) {
             return Ok(true);
         }
-        let tables = ["daily", "hourly", "hourly_now", "perf_hours"].map(|table| {
+        let tables = TABLES.map(|table| {
             let rows = format!("(SELECT 1 FROM {table} WHERE project_id = ? LIMIT 1)");
             Statement::default().with(&rows, project.0)
         });

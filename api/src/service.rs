@@ -74,8 +74,8 @@ async fn work_forever(state: &ApiState) {
         segments::keep_estimating(state),
         webhooks::deliver_forever(state),
         releases::keep_removing(state),
-        anomalies::keep_watching(state),
-        leftovers::keep_purging(state),
+        Box::pin(anomalies::keep_watching(state)),
+        Box::pin(leftovers::keep_purging(state)),
     );
 }
 

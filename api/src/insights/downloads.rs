@@ -1,5 +1,6 @@
 //! Downloads, installs and active devices (telemetry.md §5.3 to §5.5 and §8).
 
+mod identities;
 pub(super) mod model;
 pub(super) mod routes;
 pub(super) mod store;

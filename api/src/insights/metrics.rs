@@ -29,7 +29,7 @@ impl Percent {
     pub(super) const ALL: Self = Self(10_000);
 
     /// `part` of `whole`; `None` of nothing.
-    fn of(part: u64, whole: u64) -> Option<Self> {
+    pub(super) fn of(part: u64, whole: u64) -> Option<Self> {
         let (part, whole) = (sum(part), sum(whole));
         (whole > 0).then(|| Self(rounded(part * 10_000, whole)))
     }

@@ -114,3 +114,33 @@ async fn no_answer_waits_for_the_store() {
     assert_eq!(answer.status(), StatusCode::OK);
     service::finish(&state).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_that_are_seen_in_one_hour_only_are_told_of() {
+    let mut world = World::start().await;
+    let launch = |device: &str| body(device, json!([on("app_launch", 1)]));
+    let sends = [
+        (1, "lasting"),
+        (30, "lasting"),
+        (30, "once"),
+        (40, "once too"),
+        // No id, the running hour, and before the week.
+        (50, ""),
+        (0, "new"),
+        (24 * 7 + 1, "long ago"),
+    ];
+    for (hours, device) in sends {
+        let at = world.now - TimeDelta::hours(hours);
+        world.send_at("my-app", at, &[launch(device)]).await;
+        world
+            .send_at("other", at, &[launch(&hours.to_string())])
+            .await;
+    }
+    let at = world.now - TimeDelta::hours(3);
+    let sample = json!([{"type": "perf_sample", "name": "m", "tags": {"duration_ms": "1"}}]);
+    world
+        .send_at("my-app", at, &[body("samples", sample)])
+        .await;
+    world.settle().await;
+    assert_eq!(world.read(ADOPTION).await["oneHourIds"], json!(66.67));
+}

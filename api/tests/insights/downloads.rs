@@ -84,7 +84,7 @@ async fn no_data_is_empty_and_zero() {
     assert_eq!(world.totals(id + 7).await, [0, 0, 0]);
     let nothing = json!({
         "timeseries": [], "currentAdoption": [], "totalActiveDevices": 0, "totalDownloads": 0,
-        "installs": 0,
+        "installs": 0, "oneHourIds": null,
     });
     assert_eq!(world.read("/insights/adoption").await, nothing);
     let unknown = world.read("/insights/adoption?updateId=99").await;
@@ -157,7 +157,7 @@ async fn adoption_has_every_field() {
             "updateId": a, "updateUuid": a_uuid, "runtimeVersion": "1.0", "channel": "production",
             "branchName": "main", "deviceCount": 2,
         }],
-        "totalActiveDevices": 2, "totalDownloads": 3, "installs": 1,
+        "totalActiveDevices": 2, "totalDownloads": 3, "installs": 1, "oneHourIds": null,
     });
     assert_eq!(world.read("/insights/adoption").await, expected);
     let by_hour = world.read("/insights/adoption?bucket=hour").await;

@@ -340,7 +340,7 @@ async fn probe_09_no_data() {
         json!([]),
         json!({"updateId": 1, "totalDownloads": 0, "uniqueDevices": 0, "installs": 0}),
         json!({"timeseries": [], "currentAdoption": [], "totalActiveDevices": 0,
-               "totalDownloads": 0, "installs": 0}),
+               "totalDownloads": 0, "installs": 0, "oneHourIds": null}),
     ];
     for (path, expected) in READS.into_iter().zip(expected) {
         assert_eq!(world.read(path).await, expected, "{path}");

@@ -47,6 +47,47 @@ async fn there_is_a_point_for_each_day_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_only_evaluates_flags_is_told_how_far_it_is_counted() {
+    let mut world = World::start().await;
+    world.flag("new-cart").await;
+    world
+        .run("update flags set created_at = '2020-01-01'")
+        .await;
+    // Of all logs the one that is furthest behind, in its newest incarnation.
+    let behind = world.now - TimeDelta::minutes(7);
+    for (topic, partition, at) in [
+        ("evaluations@1", 0, world.now),
+        ("evaluations@1", 1, behind),
+        ("evaluations@0", 0, world.now - TimeDelta::days(9)),
+    ] {
+        let at_us = at.timestamp_micros();
+        world
+            .clickhouse(&format!(
+                "INSERT INTO watermarks SELECT '{topic}', {partition}, fromUnixTimestamp64Micro({at_us}, 'UTC')"
+            ))
+            .await;
+    }
+    let at_us = world.now.timestamp_micros();
+    world
+        .clickhouse(&format!(
+            "INSERT INTO flag_evaluations (received_at, project_id, flag_key, value, source, count) \
+             SELECT fromUnixTimestamp64Micro({at_us}, 'UTC'), 1, 'new-cart', 'true', 'sdk', 3"
+        ))
+        .await;
+    world.settle().await;
+    let answer = world.read("/telemetry/timeseries").await;
+    assert_eq!(today(&answer)["flagEvals"], 3);
+    assert_eq!(answer["lastUpdatedAt"], json!(behind));
+    // What is of health alone waits for no other log.
+    let impacts = world.read("/telemetry/flag-impacts").await;
+    assert_eq!(impacts["lastUpdatedAt"], json!(world.now));
+    let theirs = world
+        .get("/telemetry/timeseries", "dsp_other_viewer", Some("other"))
+        .await;
+    assert_eq!(theirs.json()["lastUpdatedAt"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_three_hours_is_one_device() {
     let mut world = World::start().await;
     for hours in [5, 3, 0] {

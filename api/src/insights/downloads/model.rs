@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::TotalsByUpdate;
+use crate::insights::metrics::Percent;
 use crate::insights::query::Whole;
 use crate::insights::timeseries::model::Bucket;
 use crate::insights::window::Window;
@@ -196,6 +197,11 @@ pub(crate) struct Adoption {
     total_downloads: u64,
     /// Distinct (device, update) that were seen running in the window.
     installs: u64,
+    /// Of the device ids in the health events of the last seven days, the percentage that was
+    /// seen in exactly one hour: high where an app has no storage for its id, so that every
+    /// number of devices is too large. Null without ids.
+    #[schema(value_type = Option<f64>)]
+    one_hour_ids: Option<Percent>,
 }
 
 /// Downloads of an update in a bucket.
@@ -229,7 +235,11 @@ pub(crate) struct CurrentAdoption {
 
 impl Adoption {
     /// Of updates that are known: others are gone, or in the app from the start.
-    pub(super) fn new(adopted: &Adopted, known: &[KnownUpdate]) -> Self {
+    pub(super) fn new(
+        adopted: &Adopted,
+        known: &[KnownUpdate],
+        one_hour_ids: Option<Percent>,
+    ) -> Self {
         let known: HashMap<Uuid, &KnownUpdate> = known
             .iter()
             .map(|update| (update.update_uuid, update))
@@ -243,6 +253,7 @@ impl Adoption {
             current_adoption: current(&adopted.current, &known),
             total_active_devices: adopted.current.values().sum(),
             installs: installs.map(|(_, devices)| devices).sum(),
+            one_hour_ids,
         }
     }
 }
@@ -306,7 +317,7 @@ mod tests {
             let current = devices.iter().map(|(update, n)| (Uuid::from_u128(*update), *n));
             let adopted = Adopted { current: current.collect(), ..Adopted::default() };
             let known: Vec<KnownUpdate> = (1..60).map(known).collect();
-            let adoption = Adoption::new(&adopted, &known);
+            let adoption = Adoption::new(&adopted, &known, None);
             let rows = &adoption.current_adoption;
             let shown: u64 = rows.iter().map(|row| row.device_count).sum();
             prop_assert!(adoption.total_active_devices >= shown);
@@ -352,7 +363,7 @@ mod tests {
             ],
             ..Adopted::default()
         };
-        let adoption = Adoption::new(&adopted, &[known(1), known(2)]);
+        let adoption = Adoption::new(&adopted, &[known(1), known(2)], None);
         let order = adoption.timeseries.iter();
         let order = order.map(|point| (point.bucket_time.timestamp(), point.update_id));
         let expected = [(3_600, 1), (3_600, 2), (7_200, 1)];

@@ -3,7 +3,7 @@ use axum::extract::State;
 use uuid::Uuid;
 
 use super::model::{Adoption, AdoptionQuery, Downloads, InsightsQuery, Question, Totals};
-use super::store;
+use super::{identities, store};
 use crate::ApiState;
 use crate::error::ApiResult;
 use crate::extract::Path;
@@ -75,5 +75,11 @@ pub(in crate::insights) async fn adoption(
         .get(project, folds.taken, &question, read)
         .await?;
     let known = store::known(&state.postgres, project, &adopted.updates()).await?;
-    Ok(Json(Adoption::new(&adopted, &known)))
+    let week = identities::window(now);
+    let seen_once = identities::seen_once(&insights.reader, project, week);
+    let seen_once = insights
+        .identities
+        .get(project, 0, &week, seen_once)
+        .await?;
+    Ok(Json(Adoption::new(&adopted, &known, *seen_once)))
 }

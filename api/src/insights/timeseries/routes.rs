@@ -29,7 +29,7 @@ pub(in crate::insights) async fn get(
     let data = data(&state, project, &folds, &question).await?;
     Ok(Json(Timeseries {
         data,
-        last_updated_at: state.insights.last_updated(project, &folds).await?,
+        last_updated_at: state.insights.counted_until(project, &folds).await?,
     }))
 }
 
