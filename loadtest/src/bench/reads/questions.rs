@@ -82,6 +82,20 @@ pub(super) const QUESTIONS: [Question; 8] = [
     question("downloads of all updates", "/insights", false, "downloads"),
 ];
 
+/// How many of them are held to bars. They come first.
+const HELD: usize = 4;
+/// One question in so many is one of the others.
+const SELDOM: usize = 10;
+
+/// The place of a client's question with this number.
+fn place(number: usize) -> usize {
+    if number % SELDOM == SELDOM - 1 {
+        HELD + number / SELDOM % (QUESTIONS.len() - HELD)
+    } else {
+        number % HELD
+    }
+}
+
 /// One answer.
 pub(super) struct Asked {
     pub(super) ms: f64,
@@ -178,8 +192,8 @@ impl Asker {
     }
 }
 
-/// So many clients ask all questions in turn for so long; milliseconds by
-/// question. They do not begin with the same one.
+/// So many clients ask the questions in turn for so long, those that are not held
+/// to bars seldom; milliseconds by question. They do not begin with the same one.
 pub(super) async fn ask_together(
     asker: &Asker,
     clients: usize,
@@ -191,11 +205,11 @@ pub(super) async fn ask_together(
         let asker = asker.clone();
         asking.spawn(async move {
             let mut waits = vec![Vec::new(); QUESTIONS.len()];
-            for number in first * QUESTIONS.len() / clients.max(1).. {
+            for number in first.. {
                 if Instant::now() >= until {
                     break;
                 }
-                let place = number % QUESTIONS.len();
+                let place = place(number);
                 waits[place].push(asker.ask(place).await?.ms);
             }
             Ok::<_, Error>(waits)
@@ -232,4 +246,19 @@ pub(super) async fn fixed(url: &str, clients: usize) -> Result<f64, Error> {
         all.extend(waits??);
     }
     Ok(super::percentile(&all, 0.95))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_questions_are_asked_and_nine_in_ten_are_held_to_bars() {
+        let mut asked = [0; QUESTIONS.len()];
+        (0..400).for_each(|number| asked[place(number)] += 1);
+        for (question, asked) in QUESTIONS.iter().zip(asked) {
+            let wanted = if question.held { 80..=100 } else { 10..=10 };
+            assert!(wanted.contains(&asked), "{}: {asked}", question.name);
+        }
+    }
 }
