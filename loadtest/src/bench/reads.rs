@@ -37,6 +37,8 @@ const NOTHING_MS: f64 = 1.0;
 const CLIENTS: usize = 4;
 /// Longer than any answer is used again.
 const FORGOTTEN: Duration = Duration::from_secs(32);
+/// Longer than a new fold is overlooked.
+const NOTICED: Duration = Duration::from_millis(1_200);
 
 /// How to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -96,11 +98,14 @@ struct Measured {
     p50_ms: f64,
     p95_ms: f64,
     max_ms: f64,
-    /// Alone, by the store: the middle one and the longest.
-    alone_ms: f64,
-    alone_max_ms: f64,
-    /// CPU time of ClickHouse for it, in milliseconds.
-    alone_cpu_ms: f64,
+    /// Alone, when there is a new fold: the middle one, and the mean of the CPU
+    /// time of ClickHouse, which is read in steps of 10 ms.
+    folded_ms: f64,
+    folded_cpu_ms: f64,
+    /// The same when nothing at all is remembered.
+    forgotten_ms: f64,
+    forgotten_max_ms: f64,
+    forgotten_cpu_ms: f64,
 }
 
 /// Measures, and returns the report; `say` gets a line for people now and then.
@@ -186,13 +191,22 @@ async fn measure(
 /// A question asked by nobody else.
 #[derive(Default)]
 struct Alone {
-    ms: Vec<f64>,
-    cpu_ms: f64,
+    /// When nothing is remembered.
+    forgotten: Cost,
+    /// When there is a new fold, and nothing else has changed.
+    folded: Cost,
     bytes: usize,
 }
 
-/// Asks everything again and again, each time of a store that has a new version
-/// and when the last answers are forgotten.
+/// What answers cost.
+#[derive(Default)]
+struct Cost {
+    ms: Vec<f64>,
+    cpu_ms: Vec<f64>,
+}
+
+/// Asks everything again and again: each time of a store that has a new version
+/// and when the last answers are forgotten, and once more after another fold.
 async fn alone(
     store: &Store,
     asker: &Asker,
@@ -206,19 +220,26 @@ async fn alone(
     let mut alone: Vec<Alone> = QUESTIONS.iter().map(|_| Alone::default()).collect();
     for round in 0..=rounds {
         say(&format!("each question alone, round {round} of {rounds}"));
-        store.outdate_answers().await?;
-        tokio::time::sleep(FORGOTTEN).await;
-        // Knows of the new version, and is none of the questions.
-        asker.look().await?;
-        for (place, of) in alone.iter_mut().enumerate() {
-            let cpu = cpu_time(engine)?;
-            let Asked { ms, bytes } = asker.ask(place).await?;
-            let cpu = cpu_time(engine)?.saturating_sub(cpu);
-            of.bytes = bytes;
-            // The first round warms up.
-            if round > 0 {
-                of.ms.push(ms);
-                of.cpu_ms += cpu.as_secs_f64() * 1_000.0 / rounds as f64;
+        for pause in [FORGOTTEN, NOTICED] {
+            store.outdate_answers().await?;
+            tokio::time::sleep(pause).await;
+            // Knows of the new version, and is none of the questions.
+            asker.look().await?;
+            for (place, of) in alone.iter_mut().enumerate() {
+                let before = cpu_time(engine)?;
+                let Asked { ms, bytes } = asker.ask(place).await?;
+                let cpu = cpu_time(engine)?.saturating_sub(before);
+                of.bytes = bytes;
+                let cost = if pause == NOTICED {
+                    &mut of.folded
+                } else {
+                    &mut of.forgotten
+                };
+                // The first round warms up.
+                if round > 0 {
+                    cost.ms.push(ms);
+                    cost.cpu_ms.push(cpu.as_secs_f64() * 1_000.0);
+                }
             }
         }
     }
@@ -267,6 +288,10 @@ fn percentile(values: &[f64], quantile: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
 fn conclude(sizes: Vec<Size>) -> Report {
     let held = |size: &Size| -> Vec<f64> {
         let held = size.questions.iter().filter(|question| question.held);
@@ -309,7 +334,9 @@ impl Size {
             "p50 ms",
             "p95 ms",
             "max ms",
-            "alone ms",
+            "new fold ms",
+            "CPU ms",
+            "forgotten ms",
             "longest",
             "CPU ms",
         ];
@@ -319,9 +346,11 @@ impl Size {
                 of.p50_ms,
                 of.p95_ms,
                 of.max_ms,
-                of.alone_ms,
-                of.alone_max_ms,
-                of.alone_cpu_ms,
+                of.folded_ms,
+                of.folded_cpu_ms,
+                of.forgotten_ms,
+                of.forgotten_max_ms,
+                of.forgotten_cpu_ms,
             ];
             let counts = [
                 format!("{star}{}", of.name),
@@ -362,9 +391,11 @@ mod tests {
             p50_ms: 0.0,
             p95_ms,
             max_ms: 1_000.0,
-            alone_ms: 0.0,
-            alone_max_ms: 0.0,
-            alone_cpu_ms: 0.0,
+            folded_ms: 0.0,
+            folded_cpu_ms: 0.0,
+            forgotten_ms: 0.0,
+            forgotten_max_ms: 0.0,
+            forgotten_cpu_ms: 0.0,
         };
         Size {
             events: 1,

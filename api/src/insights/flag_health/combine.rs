@@ -87,7 +87,7 @@ pub(super) fn slices(
     question: &Question,
     held: &Held,
     mut rows: Vec<MapRow>,
-    before: Vec<MapRow>,
+    before: &[MapRow],
 ) -> Slices {
     let mut counter = Counter::default();
     // A row is met by as many slices as its map has flags.
@@ -103,7 +103,9 @@ pub(super) fn slices(
         if sums.launches == 0 {
             continue;
         }
-        numbers.iter().for_each(|number| is_shown[*number] = true);
+        for number in &numbers {
+            is_shown[*number] = true;
+        }
         slices.rows.push(Slice {
             key: key.into(),
             main_runtime: main_runtime(members()),
@@ -113,7 +115,7 @@ pub(super) fn slices(
     }
     let shown = rows.iter().zip(is_shown).filter(|(_, shown)| *shown);
     slices.devices = devices(&mut counter, shown.map(|(row, _)| row));
-    slices.baseline = baseline(question.grain, held, &before);
+    slices.baseline = baseline(question.grain, held, before);
     slices
 }
 
@@ -252,7 +254,7 @@ mod tests {
             for grain in [Grain::Channel, Grain::Runtime] {
                 let question = question(grain);
                 let rows: Vec<MapRow> = given.iter().map(row).collect();
-                let combined = slices(&question, &held(&question), rows.clone(), rows);
+                let combined = slices(&question, &held(&question), rows.clone(), &rows);
                 let mut wanted: BTreeMap<(usize, bool, &str), Vec<&Given>> = BTreeMap::new();
                 for given in &given {
                     let runtime = if grain == Grain::Channel { "" } else { RUNTIMES[given.0] };

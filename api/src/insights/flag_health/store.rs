@@ -77,9 +77,9 @@ pub(super) async fn read(
     )?;
     let question = question.clone();
     let combined = spawn_blocking(move || {
-        let [rows, before] =
+        let [rows, before]: [Vec<MapRow>; 2] =
             [rows, before].map(|rows| rows.into_iter().map(MapRow::from).collect());
-        combine::slices(&question, &held, rows, before)
+        combine::slices(&question, &held, rows, &before)
     });
     combined
         .await

@@ -44,12 +44,20 @@ async fn data(
     let ask = async |question: &Question| {
         let key = question.filter.flag_key.as_deref();
         let flags = flags(&state.postgres, project, key).await?;
-        let read = store::read(&insights.reader, project, folds, question, &flags);
+        // Boxed, because they are part of many futures.
+        let read = Box::pin(store::read(
+            &insights.reader,
+            project,
+            folds,
+            question,
+            &flags,
+        ));
         let data = insights
             .timeseries
             .get(project, folds.version(), question, read);
         let served = question.of_downloads();
         let updates = store::first_served(insights.reader.clone(), project, served.clone());
+        let updates = Box::pin(updates);
         let updates = insights.first_served.get(project, &served, updates);
         tokio::try_join!(data, updates)
     };
