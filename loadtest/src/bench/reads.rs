@@ -154,10 +154,11 @@ async fn measure(
     let load = Load::start(standalone.base_url(), options.rate, dir)?;
     // Somebody looked a moment ago, and events have begun to arrive.
     questions::ask_together(&asker, CLIENTS, Duration::from_secs(5)).await?;
-    let before = (store.open_folds().await?, asker.from_store().await?);
+    let before = asker.from_store().await?;
     let asked =
         questions::ask_together(&asker, CLIENTS, Duration::from_secs(options.seconds)).await?;
-    let after = (store.open_folds().await?, asker.from_store().await?);
+    let open_folds = store.open_folds(options.seconds).await?;
+    let after = asker.from_store().await?;
     load.stop().await?;
     let questions = QUESTIONS
         .iter()
@@ -167,7 +168,7 @@ async fn measure(
             held: question.held,
             answer_bytes: alone[place].bytes,
             asked: asked[place].len(),
-            from_store: after.1[place] - before.1[place],
+            from_store: after[place] - before[place],
             p50_ms: percentile(&asked[place], 0.5),
             p95_ms: percentile(&asked[place], 0.95),
             max_ms: percentile(&asked[place], 1.0),
@@ -175,13 +176,12 @@ async fn measure(
             alone_max_ms: percentile(&alone[place].ms, 1.0),
             alone_cpu_ms: alone[place].cpu_ms,
         });
-    let open_folds = after.0.count - before.0.count;
     Ok(Size {
         events,
         device_hours: store.count("device_hours").await?,
         device_updates: store.count("device_updates").await?,
-        open_folds,
-        open_fold_seconds: (after.0.seconds - before.0.seconds) / open_folds.max(1) as f64,
+        open_folds: open_folds.count,
+        open_fold_seconds: open_folds.seconds,
         fixed_answer_p95_ms,
         select_1_ms: store.select_1_ms().await?,
         questions: questions.collect(),

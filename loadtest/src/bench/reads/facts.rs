@@ -35,10 +35,10 @@ pub(super) struct Store {
     client: Client,
 }
 
-/// Folds of open hours so far.
+/// Folds of open hours.
 pub(super) struct OpenFolds {
     pub(super) count: u64,
-    /// How long they took together.
+    /// How long they took on average.
     pub(super) seconds: f64,
 }
 
@@ -74,11 +74,13 @@ impl Store {
         Ok(self.client.query(&count).fetch_one().await?)
     }
 
-    /// Folds of open hours since the start.
-    pub(super) async fn open_folds(&self) -> Result<OpenFolds, Error> {
-        let query = "SELECT count(), sum(toUnixTimestamp64Milli(done) / 1000 - ver / 1000000) \
-             FROM folds WHERE kind = 'now'";
-        let (count, seconds) = self.client.query(query).fetch_one().await?;
+    /// Folds of open hours that were done in the last so many seconds. The ledger
+    /// forgets them after two minutes.
+    pub(super) async fn open_folds(&self, last: u64) -> Result<OpenFolds, Error> {
+        let query = "SELECT count(), avg(toUnixTimestamp64Milli(done) / 1000 - ver / 1000000) \
+             FROM folds WHERE kind = 'now' AND done > now64(3) - toIntervalSecond(?)";
+        let query = self.client.query(query).bind(last);
+        let (count, seconds) = query.fetch_one().await?;
         Ok(OpenFolds { count, seconds })
     }
 
