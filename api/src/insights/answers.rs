@@ -28,6 +28,8 @@ const STALEST: Duration = Duration::from_secs(30);
 /// Asking takes at most this share of the time: one part in so many.
 const SHARE: u32 = 20;
 const SHORTEST_PACE: Duration = Duration::from_secs(1);
+/// Leaves time to be asked and to answer before the last answer is too old.
+const LONGEST_PACE: Duration = Duration::from_secs(15);
 const ASKED: &str = "sluice_api_answers_asked_total";
 
 /// Answers of one kind of question.
@@ -105,7 +107,7 @@ impl<A> Kept<A> {
 
     /// Whether it is for the caller to renew it: time for it, and nobody else has begun.
     fn is_due(&self) -> bool {
-        let pace = SHORTEST_PACE.max(self.took * SHARE);
+        let pace = (self.took * SHARE).clamp(SHORTEST_PACE, LONGEST_PACE);
         self.asked.elapsed() >= pace && !self.is_renewed.swap(true, Ordering::Relaxed)
     }
 }
@@ -245,6 +247,23 @@ mod tests {
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(after(Duration::ZERO, &answers, 5).await, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_renewed_before_it_is_too_old() {
+        let answers = Paced::new("test", 10);
+        let slow = async |answer| {
+            let ask = async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Ok(answer)
+            };
+            *answers.get(PROJECT, &"q", ask).await.expect("an answer")
+        };
+        assert_eq!(slow(1).await, 1);
+        tokio::time::advance(STALEST / 2).await;
+        assert_eq!(slow(2).await, 1);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(slow(3).await, 2);
     }
 
     #[tokio::test(start_paused = true)]
