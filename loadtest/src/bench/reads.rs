@@ -154,11 +154,11 @@ async fn measure(
     let load = Load::start(standalone.base_url(), options.rate, dir)?;
     // Somebody looked a moment ago, and events have begun to arrive.
     questions::ask_together(&asker, CLIENTS, Duration::from_secs(5)).await?;
-    let before = asker.from_store().await?;
+    let before = asker.asked_of_store().await?;
     let asked =
         questions::ask_together(&asker, CLIENTS, Duration::from_secs(options.seconds)).await?;
     let open_folds = store.open_folds(options.seconds).await?;
-    let after = asker.from_store().await?;
+    let after = asker.asked_of_store().await?;
     load.stop().await?;
     let questions = QUESTIONS
         .iter()
@@ -172,9 +172,11 @@ async fn measure(
             p50_ms: percentile(&asked[place], 0.5),
             p95_ms: percentile(&asked[place], 0.95),
             max_ms: percentile(&asked[place], 1.0),
-            alone_ms: percentile(&alone[place].ms, 0.5),
-            alone_max_ms: percentile(&alone[place].ms, 1.0),
-            alone_cpu_ms: alone[place].cpu_ms,
+            folded_ms: percentile(&alone[place].folded.ms, 0.5),
+            folded_cpu_ms: mean(&alone[place].folded.cpu_ms),
+            forgotten_ms: percentile(&alone[place].forgotten.ms, 0.5),
+            forgotten_max_ms: percentile(&alone[place].forgotten.ms, 1.0),
+            forgotten_cpu_ms: mean(&alone[place].forgotten.cpu_ms),
         });
     Ok(Size {
         events,

@@ -172,7 +172,7 @@ impl Asker {
 
     /// How often the API asked the store for an answer so far, by the kind of
     /// each of [`QUESTIONS`].
-    pub(super) async fn from_store(&self) -> Result<Vec<u64>, Error> {
+    pub(super) async fn asked_of_store(&self) -> Result<Vec<u64>, Error> {
         let text = self
             .client
             .get(&format!("{}/metrics", self.admin_url))
