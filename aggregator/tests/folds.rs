@@ -20,6 +20,7 @@ use sluice_schema::clickhouse::folds::{self, HourKind};
 use sluice_schema::clickhouse::ledger::{
     CLOCK_SKEW_US, DAY_S, DayVersions, HOUR_S, HourVersions, Ledger,
 };
+use sluice_schema::clickhouse::places;
 use sluice_schema::frame::{ProjectRef, mark_replay};
 use sluice_schema::id::FrameId;
 use support::history::{self, PROJECTS, Random, UPDATES};
@@ -67,7 +68,11 @@ struct ReadRow {
 impl Read<'_> {
     fn sql(&self) -> String {
         let mut columns = vec!["L", "J", "C", "S", "E", "EJ", "EC", "H"];
-        let mut states = vec!["U", "UE"];
+        let mut states = if self.flags {
+            vec!["D", "DE"]
+        } else {
+            vec!["U", "UE"]
+        };
         if self.has.0 {
             columns.push("K");
         }
@@ -105,10 +110,10 @@ impl Read<'_> {
             );
         }
         let sums: Vec<_> = columns.iter().map(|name| format!("sum({name})")).collect();
-        let precision = if self.flags { 12 } else { 16 };
-        let states = states
-            .iter()
-            .map(|name| format!("uniqCombined64Merge({precision})({name})"));
+        let states = states.iter().map(|name| match self.flags {
+            true => format!("uniqExactArray({name})"),
+            false => format!("uniqCombined64Merge(16)({name})"),
+        });
         format!(
             "SELECT [{}] AS slice, [{}] AS sums, [{}] AS devices FROM ({from}) GROUP BY slice",
             slice.join(", "),
@@ -123,8 +128,15 @@ impl Read<'_> {
             .fetch_all::<ReadRow>()
             .await
             .unwrap();
+        let number = |stored: &u64| match self.flags {
+            true => places::devices(*stored),
+            false => *stored,
+        };
         rows.into_iter()
-            .map(|row| (row.slice, metrics(&row.sums, &row.devices)))
+            .map(|row| {
+                let devices: Vec<u64> = row.devices.iter().map(number).collect();
+                (row.slice, metrics(&row.sums, &devices))
+            })
             .collect()
     }
 

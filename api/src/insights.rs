@@ -44,7 +44,7 @@ use uuid::Uuid;
 use crate::ApiState;
 use crate::error::ApiResult;
 pub use anomalies::watch_once;
-use answers::Answers;
+use answers::{Answers, Paced};
 use folds::{Folds, Snapshot};
 pub use purge::purge_once;
 use reader::{Reader, Statement};
@@ -92,8 +92,9 @@ pub(crate) struct Shared {
     flag_health: Answers<flag_health::model::Question, flag_health::model::Slices>,
     observed: Answers<observe::model::Question, observe::model::Observed>,
     /// Of one update, or of all.
-    downloads: Answers<Option<Uuid>, downloads::TotalsByUpdate>,
-    adoption: Answers<downloads::model::Question, downloads::model::Adopted>,
+    downloads: Paced<Option<Uuid>, downloads::TotalsByUpdate>,
+    adoption: Paced<downloads::model::Question, downloads::model::Adopted>,
+    first_served: Paced<timeseries::model::Question, downloads::model::FirstServed>,
     /// Of a window of whole hours that are over.
     identities: Answers<window::Window, Option<metrics::Percent>>,
     with_data: Cache<ProjectId, ()>,
@@ -108,13 +109,14 @@ impl Shared {
         Arc::new(Self {
             folds: Folds::new(reader.clone()),
             reader,
-            timeseries: Answers::new(FOLDED.0, FOLDED.1),
-            performance: Answers::new(FRESH.0, FRESH.1),
-            flag_health: Answers::new(FOLDED.0, FOLDED.1),
-            observed: Answers::new(FRESH.0, FRESH.1),
-            downloads: Answers::new(FRESH.0, FRESH.1),
-            adoption: Answers::new(FRESH.0, FRESH.1),
-            identities: Answers::new(OVER.0, OVER.1),
+            timeseries: Answers::new("timeseries", FOLDED),
+            performance: Answers::new("performance", FRESH),
+            flag_health: Answers::new("flags", FOLDED),
+            observed: Answers::new("observed", FRESH),
+            downloads: Paced::new("downloads", FOLDED.0),
+            adoption: Paced::new("adoption", FOLDED.0),
+            first_served: Paced::new("first_served", FOLDED.0),
+            identities: Answers::new("identities", OVER),
             with_data: Cache::new(MAX_PROJECTS),
         })
     }

@@ -3,6 +3,7 @@
 
 pub mod baseline;
 pub mod edge;
+pub mod reads;
 pub mod writer;
 
 use serde::Serialize;

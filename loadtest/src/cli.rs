@@ -29,7 +29,7 @@ enum Command {
         #[command(subcommand)]
         what: Drill,
     },
-    /// Serve one variant of a benchmark (used by `bench edge`).
+    /// Serve one variant of a benchmark (used by some).
     #[command(hide = true)]
     Serve(serve::Options),
 }
@@ -40,6 +40,14 @@ enum Bench {
     Writer {
         #[command(flatten)]
         options: bench::writer::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What dashboards wait for, over the facts of a hundred million events.
+    Reads {
+        #[command(flatten)]
+        options: bench::reads::Options,
         /// End with one JSON object.
         #[arg(long)]
         json: bool,
@@ -92,6 +100,14 @@ pub async fn execute(arguments: Arguments) -> Result<bool, Error> {
             let report = bench::writer::run(options, say).await?;
             println!("{}", report.table());
             print_json(json, &report)
+        }
+        Command::Bench {
+            what: Bench::Reads { options, json },
+        } => {
+            let report = bench::reads::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)?;
+            Ok(report.passed)
         }
         Command::Drill {
             what: Drill::Services { options, json },

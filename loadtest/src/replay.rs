@@ -121,6 +121,7 @@ impl Target {
                 base_url,
                 project_slug,
                 clickhouse,
+                ..
             } = Credentials::read(dir)?;
             return Ok(Resolved {
                 url: base_url,

@@ -1,4 +1,4 @@
-//! One variant of `bench edge`, in a process of its own.
+//! One variant of `bench edge`, or the limit of `bench reads`, in a process of its own.
 
 mod edge;
 
@@ -17,6 +17,9 @@ pub struct Options {
     /// Where the variant may write.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
+    /// Length of the answer of `fixed`.
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -25,6 +28,7 @@ enum Variant {
     Json,
     Fsync,
     Edge,
+    Fixed,
 }
 
 /// Serves until standard input ends.
@@ -35,6 +39,7 @@ pub async fn serve(options: Options) -> Result<bool, Error> {
     let baseline = match options.variant {
         Variant::Bare => Baseline::Bare,
         Variant::Json => Baseline::Json,
+        Variant::Fixed => Baseline::Fixed(vec![b' '; options.bytes].into()),
         Variant::Fsync => Baseline::Fsync(GroupSync::start(&options.dir)?),
         Variant::Edge => {
             edge::serve(listener, &options.dir).await?;

@@ -29,8 +29,21 @@ pub struct Credentials {
     pub base_url: String,
     /// The demo project.
     pub project_slug: String,
+    /// An admin key of it.
+    pub api_key: String,
+    /// Where its metrics are.
+    pub admin_url: String,
     /// Its ClickHouse.
     pub clickhouse: ClickHouse,
+    /// Its Postgres.
+    pub postgres: Postgres,
+}
+
+/// Where Postgres is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Postgres {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
 }
 
 impl Credentials {
@@ -72,9 +85,14 @@ impl Standalone {
         self.service.pid()
     }
 
+    /// How to reach it and its engines, as it says itself.
+    pub fn credentials(&self) -> Result<Credentials, Error> {
+        Credentials::read(&self.data_dir)
+    }
+
     /// Its ClickHouse, as it says itself.
     pub fn clickhouse(&self) -> Result<ClickHouse, Error> {
-        Ok(Credentials::read(&self.data_dir)?.clickhouse)
+        Ok(self.credentials()?.clickhouse)
     }
 
     /// SIGKILL, then a start on the same directory and ports.

@@ -6,6 +6,7 @@
 
 pub mod folds;
 pub mod ledger;
+pub mod places;
 
 /// One step.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,11 @@ pub const MIGRATIONS: &[Migration] = &[
         number: 5,
         name: "downloads",
         sql: include_str!("../clickhouse/0005_downloads.sql"),
+    },
+    Migration {
+        number: 6,
+        name: "flag_devices",
+        sql: include_str!("../clickhouse/0006_flag_devices.sql"),
     },
 ];
 

@@ -2,6 +2,7 @@
 //! channel, and of all, by runtime version too.
 
 pub(super) mod catalogue;
+mod combine;
 mod health;
 mod impacts;
 pub(super) mod model;

@@ -77,8 +77,6 @@ pub(super) enum Value {
     Numbers(Vec<u64>),
     Text(String),
     Texts(Vec<String>),
-    /// (key, value) of flags.
-    Pairs(Vec<(String, String)>),
 }
 
 impl From<i64> for Value {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -27,12 +27,14 @@ pub enum Baseline {
     Json,
     /// Parses it and waits for a group's data sync.
     Fsync(Arc<GroupSync>),
+    /// Answers any request with these bytes.
+    Fixed(Bytes),
 }
 
 impl Baseline {
     async fn take(&self, body: Bytes) -> StatusCode {
         let durable = match self {
-            Self::Bare => true,
+            Self::Bare | Self::Fixed(_) => true,
             Self::Json => is_json(&body),
             Self::Fsync(log) => is_json(&body) && log.append(&body).await,
         };
@@ -83,12 +85,15 @@ pub async fn serve(listener: TcpListener, baseline: Baseline) -> Result<(), Erro
     }
 }
 
-async fn answer(request: Request<Incoming>, baseline: &Baseline) -> Response<Empty<Bytes>> {
+async fn answer(request: Request<Incoming>, baseline: &Baseline) -> Response<Full<Bytes>> {
+    if let Baseline::Fixed(bytes) = baseline {
+        return Response::new(Full::new(bytes.clone()));
+    }
     let status = match request.into_body().collect().await {
         Ok(body) => baseline.take(body.to_bytes()).await,
         Err(_) => StatusCode::BAD_REQUEST,
     };
-    let mut response = Response::new(Empty::new());
+    let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
 }

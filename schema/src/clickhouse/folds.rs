@@ -7,6 +7,8 @@
 //! its row is in the ledger, so an attempt that was cut short is left behind
 //! and another one begun. A statement must not be sent twice under one version.
 
+use super::places::PLACE;
+
 /// Settings that every statement here needs to mean what it says: without the
 /// first, `SELECT x AS hour … WHERE hour = …` compares `x` with itself.
 pub const SETTINGS: [(&str, &str); 1] = [("prefer_column_name_to_alias", "1")];
@@ -33,16 +35,30 @@ const SLICES: &str = "(SELECT slice, any(project_id) AS project_id, any(update_u
      FROM device_hours WHERE hour = {h:DateTime('UTC')} GROUP BY slice)";
 
 /// Distinct devices: all, with an error of either kind, with a JS error, with a crash.
-fn devices(precision: u8, with_kinds: bool) -> String {
-    let state = |of: &str, name: &str| {
-        format!("uniqCombined64StateIf({precision})(device, device != 0{of}) AS {name}")
-    };
-    let mut states = vec![state("", "U"), state(" AND j + c > 0", "UE")];
-    if with_kinds {
-        states.extend([state(" AND j > 0", "UJ"), state(" AND c > 0", "UC")]);
-    }
+fn devices() -> String {
+    let of = [
+        ("", "U"),
+        (" AND j + c > 0", "UE"),
+        (" AND j > 0", "UJ"),
+        (" AND c > 0", "UC"),
+    ];
+    let states = of
+        .map(|(of, name)| format!("uniqCombined64StateIf(16)(device, device != 0{of}) AS {name}"));
     states.join(", ")
 }
+
+/// Places of devices: of all, and of those with an error of either kind. In
+/// order, which takes less to store.
+fn places() -> String {
+    let of = [("", "D"), (" AND j + c > 0", "DE")];
+    let sets = of.map(|(of, name)| {
+        format!("arraySort(groupUniqArrayIf({PLACE}, device != 0{of})) AS {name}")
+    });
+    sets.join(", ")
+}
+
+/// Sets of places, put together.
+const MERGED_PLACES: &str = "arraySort(groupUniqArrayArray(D)), arraySort(groupUniqArrayArray(DE))";
 
 /// Whether an hour is folded for good or as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +72,13 @@ pub enum HourKind {
 /// The statements that fold the hour `h` under the version `ver`, in order.
 pub fn fold_hour(kind: HourKind) -> Vec<String> {
     match kind {
-        HourKind::Closed => vec![
-            hour("hourly"),
-            hour_maps("hourly_maps"),
-            HOUR_FLAGS.replace("{sums}", MERGED_SUMS),
-        ],
+        HourKind::Closed => vec![hour("hourly"), hour_maps("hourly_maps"), hour_flags()],
         HourKind::Open => vec![hour("hourly_now"), hour_maps("hourly_maps_now")],
     }
 }
 
 fn hour(into: &str) -> String {
-    let devices = devices(16, true);
+    let devices = devices();
     format!(
         "INSERT INTO {into} (hour, ver, project_id, update_uuid, channel, platform, \
          runtime_version, L, J, C, S, E, EJ, EC, H, K, U, UE, UJ, UC) \
@@ -82,13 +94,13 @@ fn hour(into: &str) -> String {
 /// Device-hours with a launch without flags are left out (Rule F), and what is
 /// under no map or under the overflow map.
 fn hour_maps(into: &str) -> String {
-    let devices = devices(12, false);
+    let places = places();
     format!(
         "INSERT INTO {into} (hour, ver, project_id, update_uuid, channel, platform, \
-         runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, U, UE) \
+         runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, D, DE) \
          SELECT {{h:DateTime('UTC')}}, {{ver:UInt64}}, project_id, update_uuid, channel, platform, \
-         runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, U, UE \
-         FROM (SELECT slice, flag_map, {SUMS}, {devices} \
+         runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, D, DE \
+         FROM (SELECT slice, flag_map, {SUMS}, {places} \
          FROM (SELECT slice, device, flag_map, {DEVICE_HOUR} FROM device_hours \
          WHERE hour = {{h:DateTime('UTC')}} AND flag_map NOT IN (0, {OVERFLOW_MAP}) \
          AND (slice, device) NOT IN (SELECT slice, device FROM device_hours \
@@ -98,35 +110,38 @@ fn hour_maps(into: &str) -> String {
     )
 }
 
-const HOUR_FLAGS: &str = "INSERT INTO hourly_flags (hour, ver, project_id, channel, platform, \
-     runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, U, UE) \
-     SELECT {h:DateTime('UTC')}, {ver:UInt64}, project_id, channel, platform, runtime_version, \
-     flag_map, {sums}, uniqCombined64MergeState(12)(U), uniqCombined64MergeState(12)(UE) \
-     FROM hourly_maps WHERE hour = {h:DateTime('UTC')} AND ver = {ver:UInt64} \
-     GROUP BY project_id, channel, platform, runtime_version, flag_map";
+fn hour_flags() -> String {
+    format!(
+        "INSERT INTO hourly_flags (hour, ver, project_id, channel, platform, \
+         runtime_version, flag_map, L, J, C, S, E, EJ, EC, H, D, DE) \
+         SELECT {{h:DateTime('UTC')}}, {{ver:UInt64}}, project_id, channel, platform, \
+         runtime_version, flag_map, {MERGED_SUMS}, {MERGED_PLACES} \
+         FROM hourly_maps WHERE hour = {{h:DateTime('UTC')}} AND ver = {{ver:UInt64}} \
+         GROUP BY project_id, channel, platform, runtime_version, flag_map"
+    )
+}
 
 /// The statements that fold the day that begins at `h` under the version `ver`
 /// from the versions `vers` of its hours, in order.
 pub fn fold_day() -> Vec<String> {
     let flags = "project_id, channel, platform, runtime_version, flag_map";
     let maps = "project_id, update_uuid, channel, platform, runtime_version, flag_map";
+    let states = (
+        "K, U, UE",
+        "sum(K), uniqCombined64MergeState(16)(U), uniqCombined64MergeState(16)(UE)",
+    );
+    let places = ("D, DE", MERGED_PLACES);
     vec![
-        day("daily", "hourly", "project_id, channel, platform", 16, true),
-        day("daily_flags", "hourly_flags", flags, 12, false),
-        day("daily_maps", "hourly_maps", maps, 12, false),
+        day("daily", "hourly", "project_id, channel, platform", states),
+        day("daily_flags", "hourly_flags", flags, places),
+        day("daily_maps", "hourly_maps", maps, places),
     ]
 }
 
-fn day(into: &str, from: &str, by: &str, precision: u8, customs: bool) -> String {
-    let (k, sum_k) = if customs {
-        (", K", ", sum(K)")
-    } else {
-        ("", "")
-    };
+fn day(into: &str, from: &str, by: &str, (more, merged): (&str, &str)) -> String {
     format!(
-        "INSERT INTO {into} (day, ver, {by}, L, J, C, S, E, EJ, EC, H{k}, U, UE) \
-         SELECT {{h:DateTime('UTC')}}, {{ver:UInt64}}, {by}, {MERGED_SUMS}{sum_k}, \
-         uniqCombined64MergeState({precision})(U), uniqCombined64MergeState({precision})(UE) \
+        "INSERT INTO {into} (day, ver, {by}, L, J, C, S, E, EJ, EC, H, {more}) \
+         SELECT {{h:DateTime('UTC')}}, {{ver:UInt64}}, {by}, {MERGED_SUMS}, {merged} \
          FROM {from} WHERE hour >= {{h:DateTime('UTC')}} \
          AND hour < {{h:DateTime('UTC')}} + INTERVAL 1 DAY AND ver IN {{vers:Array(UInt64)}} \
          GROUP BY {by}"
@@ -146,7 +161,7 @@ fn day(into: &str, from: &str, by: &str, precision: u8, customs: bool) -> String
 /// [`Ledger::live`]: super::ledger::Ledger::live
 pub fn gate_rows() -> String {
     let columns = "L, J, C, S, E, EJ, EC, H, U, UE, UJ, UC";
-    let devices = devices(16, true);
+    let devices = devices();
     let of = "project_id = {p:UInt64}";
     let first_hour = "toDateTime(intDiv({from_us:Int64} + 3599999999, 3600000000) * 3600, 'UTC')";
     format!(

@@ -38,12 +38,10 @@ pub(in crate::insights) async fn one(
     let Some(update) = store::uuid_of(&state.postgres, scope.project, id).await? else {
         return Ok(Json(Downloads::new(id, Totals::default())));
     };
-    let folds = insights.folds.snapshot(state.clock.now()).await?;
+    insights.folds.snapshot(state.clock.now()).await?;
     let question = Some(update);
-    let read = store::totals(&insights.reader, scope.project, question);
-    let totals = insights
-        .downloads
-        .get(scope.project, folds.taken, &question, read);
+    let read = store::totals(insights.reader.clone(), scope.project, question);
+    let totals = insights.downloads.get(scope.project, &question, read);
     let totals = totals.await?.get(&update).copied().unwrap_or_default();
     Ok(Json(Downloads::new(id, totals)))
 }
@@ -68,12 +66,9 @@ pub(in crate::insights) async fn adoption(
         None => None,
     };
     let question = Question::new(query, update, now);
-    let folds = insights.folds.snapshot(now).await?;
-    let read = store::adopted(&insights.reader, project, &question);
-    let adopted = insights
-        .adoption
-        .get(project, folds.taken, &question, read)
-        .await?;
+    insights.folds.snapshot(now).await?;
+    let read = store::adopted(insights.reader.clone(), project, question.clone());
+    let adopted = insights.adoption.get(project, &question, read).await?;
     let known = store::known(&state.postgres, project, &adopted.updates()).await?;
     let week = identities::window(now);
     let seen_once = identities::seen_once(&insights.reader, project, week);

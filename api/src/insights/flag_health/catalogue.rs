@@ -1,8 +1,6 @@
 //! Flags as people configured them, and which of their variations a value is
 //! that a device held (telemetry.md §3).
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
@@ -41,6 +39,16 @@ impl Flag {
         }
     }
 
+    /// With variations that have no names.
+    #[cfg(test)]
+    pub(super) fn of_values(key: &str, values: impl IntoIterator<Item = Value>) -> Self {
+        let mut flag = Self::new(1, key.to_owned(), key.to_owned());
+        for value in values {
+            flag.add_variation(None, value);
+        }
+        flag
+    }
+
     fn add_variation(&mut self, name: Option<String>, value: Value) {
         self.names.push(name);
         self.values.push(value);
@@ -64,21 +72,6 @@ impl Flag {
         let name = self.names.get(place).cloned().flatten();
         name.or_else(|| self.values.get(place).map(shown))
             .unwrap_or_default()
-    }
-
-    /// Values of one slot that are not spelt as its first one, with that one.
-    pub(in crate::insights) fn other_spellings(&self, values: &[String]) -> Vec<(String, String)> {
-        let mut first: BTreeMap<Slot, &String> = BTreeMap::new();
-        let mut others = Vec::new();
-        for value in values {
-            match first.entry(self.slot(value)) {
-                std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(value)),
-                std::collections::btree_map::Entry::Occupied(slot) => {
-                    others.push((value.clone(), (*slot.get()).clone()));
-                }
-            }
-        }
-        others
     }
 }
 
@@ -156,11 +149,7 @@ mod tests {
     use crate::flags::eval::equal;
 
     fn flag(values: &[Value]) -> Flag {
-        let mut flag = Flag::new(1, "flag".to_owned(), "Flag".to_owned());
-        for value in values {
-            flag.add_variation(None, value.clone());
-        }
-        flag
+        Flag::of_values("flag", values.iter().cloned())
     }
 
     #[test]
@@ -182,15 +171,6 @@ mod tests {
         assert_eq!(flag.slot("null"), Slot::Other("default".to_owned()));
         assert_eq!(flag.slot("\"red\""), Slot::Other("red".to_owned()));
         assert_eq!(flag.slot("[1, 2]"), Slot::Other("[1,2]".to_owned()));
-    }
-
-    #[test]
-    fn spellings_of_one_variation_are_one() {
-        let flag = flag(&[json!(true)]);
-        let values = ["true", "\"true\"", "7", "\"7\"", "8"].map(str::to_owned);
-        let expected = [("\"true\"", "true"), ("\"7\"", "7")];
-        let expected = expected.map(|(other, first)| (other.to_owned(), first.to_owned()));
-        assert_eq!(flag.other_spellings(&values), expected);
     }
 
     fn scalar() -> impl Strategy<Value = Value> {

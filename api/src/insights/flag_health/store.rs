@@ -1,14 +1,15 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use clickhouse::Row;
 use serde::Deserialize;
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::model::{Devices, Grain, Question, Slice, SliceKey, Slices, Span};
+use super::combine::{self, Held, MapRow};
+use super::model::{Grain, Question, Slices, Span};
 use crate::insights::folds::Snapshot;
-use crate::insights::metrics::Sums;
 use crate::insights::reader::{ReadError, Reader, Statement, Value};
 use crate::insights::stored::{Rows, SUMS, StoredSums, Tables, maps_with_flag};
 
@@ -24,24 +25,27 @@ const BY_UPDATE: Tables = Tables {
 };
 
 #[derive(Row, Deserialize)]
-struct SliceRow {
-    is_union: u8,
-    flag: (String, String),
-    channel: String,
-    runtime_version: String,
-    update_uuid: String,
-    main_runtime: String,
+struct StoredMap {
+    of_channel: String,
+    of_runtime: String,
+    of_update: String,
+    flag_map: u64,
     sums: StoredSums,
-    devices: u64,
-    errored: u64,
+    devices: Vec<u32>,
+    errored: Vec<u32>,
 }
 
 #[derive(Row, Deserialize)]
 struct HeldRow {
-    flag: (String, String),
+    flag_map: u64,
+    held: Vec<(String, String)>,
 }
 
 /// The slices of a question's flags, in its window and the one before.
+///
+/// ClickHouse sums up by flag map, which are few. A map is in the slices of
+/// every flag that it holds; that is done here ([`combine`]), because moving
+/// sets of devices about there costs ten times as much.
 pub(super) async fn read(
     reader: &Reader,
     project: ProjectId,
@@ -51,17 +55,15 @@ pub(super) async fn read(
     if question.flags.is_empty() {
         return Ok(Slices::default());
     }
-    let spellings = spellings(reader, project, question).await?;
     let ask = async |span, devices| {
-        let read = SliceRead {
+        let read = MapRead {
             project,
             question,
             span,
             devices,
-            spellings: &spellings,
         };
         match read.statement(folds) {
-            Some(statement) => reader.rows::<SliceRow>(statement).await,
+            Some(statement) => reader.rows::<StoredMap>(statement).await,
             None => Ok(Vec::new()),
         }
     };
@@ -69,185 +71,65 @@ pub(super) async fn read(
     if rows.is_empty() {
         return Ok(Slices::default());
     }
-    let before = ask(question.span.baseline(), false).await?;
-    Ok(slices(question, rows, &before))
+    let (before, held) = tokio::try_join!(
+        ask(question.span.baseline(), false),
+        held(reader, project, question)
+    )?;
+    let question = question.clone();
+    let combined = spawn_blocking(move || {
+        let [rows, before]: [Vec<MapRow>; 2] =
+            [rows, before].map(|rows| rows.into_iter().map(MapRow::from).collect());
+        combine::slices(&question, &held, rows, &before)
+    });
+    combined
+        .await
+        .map_err(|error| clickhouse::error::Error::Other(error.into()).into())
 }
 
-fn slices(question: &Question, rows: Vec<SliceRow>, before: &[SliceRow]) -> Slices {
-    let places: HashMap<&str, usize> = question
-        .flags
-        .iter()
-        .enumerate()
-        .map(|(place, flag)| (flag.key.as_str(), place))
-        .collect();
-    let key = |row: &SliceRow| {
-        let flag = *places.get(row.flag.0.as_str())?;
-        Some(SliceKey {
-            flag,
-            slot: question.flags[flag].slot(&row.flag.1),
-            channel: row.channel.clone(),
-            runtime_version: row.runtime_version.clone(),
-            update_uuid: row.update_uuid.clone(),
-        })
-    };
-    let mut slices = Slices::default();
-    for row in before.iter().filter(|row| row.is_union == 0) {
-        if let Some(key) = key(row) {
-            slices.baseline.insert(key, row.sums.into());
+impl From<StoredMap> for MapRow {
+    fn from(stored: StoredMap) -> Self {
+        Self {
+            channel: stored.of_channel,
+            runtime_version: stored.of_runtime,
+            update_uuid: stored.of_update,
+            flag_map: stored.flag_map,
+            sums: stored.sums.into(),
+            devices: stored.devices,
+            errored: stored.errored,
         }
     }
-    for row in rows {
-        let devices = Devices {
-            all: row.devices,
-            errored: row.errored,
-        };
-        if row.is_union != 0 {
-            slices.devices = devices;
-        } else if let Some(key) = key(&row) {
-            slices.rows.push(Slice {
-                key,
-                main_runtime: row.main_runtime,
-                sums: Sums::from(row.sums),
-                devices,
-            });
-        }
-    }
-    slices
 }
 
-/// (key, value) of flags whose value is another spelling of a value that the
-/// project has too, with that.
-type Spellings = Vec<((String, String), (String, String))>;
-
-async fn spellings(
-    reader: &Reader,
-    project: ProjectId,
-    question: &Question,
-) -> Result<Spellings, ReadError> {
-    let since = question.span.baseline().window().from;
-    let pairs = Statement::new("SELECT DISTINCT arrayJoin(arrayFilter(")
-        .with("flag -> has(?, flag.1), flags)) AS flag", keys(question))
-        .with(" FROM flag_maps WHERE project_id = ?", project.0)
-        .with(
-            " AND seen >= toDate(toDateTime(?, 'UTC'))",
-            since.timestamp(),
-        )
-        .push(" ORDER BY flag");
-    let pairs: Vec<HeldRow> = reader.rows(pairs).await?;
-    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for HeldRow { flag: (key, value) } in pairs {
-        values.entry(key).or_default().push(value);
-    }
-    let mut spellings = Spellings::new();
-    for flag in question.flags.iter() {
-        let values = values.remove(&flag.key).unwrap_or_default();
-        for (other, first) in flag.other_spellings(&values) {
-            spellings.push(((flag.key.clone(), other), (flag.key.clone(), first)));
-        }
-    }
-    Ok(spellings)
-}
-
-fn keys(question: &Question) -> Value {
+/// What each map of a project holds of the flags that are asked for.
+async fn held(reader: &Reader, project: ProjectId, question: &Question) -> Result<Held, ReadError> {
     let keys = question.flags.iter().map(|flag| flag.key.clone());
-    Value::Texts(keys.collect())
+    let maps = Statement::default()
+        .with(
+            "SELECT flag_map, arrayMap(flag -> (toString(flag.1), toString(flag.2)), \
+             arrayFilter(flag -> has(?, flag.1), any(flags))) AS held FROM flag_maps",
+            Value::Texts(keys.collect()),
+        )
+        .with(" WHERE project_id = ?", project.0)
+        .push(" GROUP BY flag_map");
+    let maps: Vec<HeldRow> = reader.rows(maps).await?;
+    let maps = maps.into_iter().map(|row| (row.flag_map, row.held));
+    Ok(Held::new(&question.flags, maps))
 }
 
 /// One window of a question.
-struct SliceRead<'a> {
+struct MapRead<'a> {
     project: ProjectId,
     question: &'a Question,
     span: Span,
-    /// Whether distinct devices are asked for. They are what costs.
+    /// Whether devices are asked for. They are what costs.
     devices: bool,
-    spellings: &'a Spellings,
 }
 
-impl SliceRead<'_> {
-    /// Rows are merged by flag map first, which are few, and only then exploded
-    /// into flags. `None` where nothing is folded. Sums are spelt differently on
-    /// each level, because an alias hides a column.
+impl MapRead<'_> {
+    /// A row for each channel, runtime version, update if that matters, and
+    /// flag map. `None` where nothing is folded. Sets of devices are put one
+    /// after the other.
     fn statement(&self, folds: &Snapshot) -> Option<Statement> {
-        let merge = self.merge();
-        let slices = self.by_slice(self.by_value(self.by_map(self.folded(folds)?)));
-        let select = format!(
-            "SELECT toUInt8(grouping(flag)) AS is_union, flag, of_channel AS channel, \
-             of_runtime AS runtime_version, of_update AS update_uuid, \
-             any(most) AS main_runtime, {SUMS}, \
-             toUInt64({merge}(U)) AS devices, toUInt64({merge}(UE)) AS errored FROM ("
-        );
-        let sets = "((flag, of_channel, of_runtime, of_update), ())";
-        let grouped = format!(") GROUP BY GROUPING SETS {sets} HAVING sum(L) > 0");
-        Some(Statement::new(&select).append(slices).push(&grouped))
-    }
-
-    /// What makes one state of many.
-    fn merge_state(&self) -> &'static str {
-        if self.devices {
-            "uniqCombined64MergeState(12)"
-        } else {
-            "max"
-        }
-    }
-
-    /// What makes a number of many states.
-    fn merge(&self) -> &'static str {
-        if self.devices {
-            "uniqCombined64Merge(12)"
-        } else {
-            "max"
-        }
-    }
-
-    fn by_map(&self, rows: Statement) -> Statement {
-        let merge = self.merge_state();
-        let select = format!(
-            "SELECT channel, runtime_version, update_uuid, flag_map, \
-             sum(L) AS l, sum(J) AS j, sum(C) AS c, sum(S) AS s, sum(E) AS e, sum(EC) AS ec, \
-             sum(H) AS h, {merge}(U) AS u, {merge}(UE) AS ue FROM ("
-        );
-        Statement::new(&select)
-            .append(rows)
-            .push(") GROUP BY channel, runtime_version, update_uuid, flag_map")
-    }
-
-    fn by_value(&self, maps: Statement) -> Statement {
-        let merge = self.merge_state();
-        let select = format!(
-            "SELECT flag, channel, runtime_version, update_uuid, \
-             sum(l) AS l1, sum(j) AS j1, sum(c) AS c1, sum(s) AS s1, sum(e) AS e1, \
-             sum(ec) AS ec1, sum(h) AS h1, {merge}(u) AS u1, {merge}(ue) AS ue1 \
-             FROM (SELECT m.*, arrayJoin(d.held) AS flag FROM ("
-        );
-        Statement::new(&select)
-            .append(maps)
-            .push(") AS m INNER JOIN (")
-            .append(self.dictionary())
-            .push(") AS d ON m.flag_map = d.map)")
-            .push(" GROUP BY flag, channel, runtime_version, update_uuid")
-    }
-
-    /// Only slices with a launch (Rule F).
-    fn by_slice(&self, values: Statement) -> Statement {
-        let merge = self.merge_state();
-        let runtime = match self.question.grain {
-            Grain::Channel => "''",
-            Grain::Runtime | Grain::Update => "toString(runtime_version)",
-        };
-        let select = format!(
-            "SELECT flag, toString(channel) AS of_channel, {runtime} AS of_runtime, \
-             toString(update_uuid) AS of_update, \
-             argMax(toString(runtime_version), (h1, runtime_version)) AS most, \
-             sum(l1) AS L, sum(j1) AS J, sum(c1) AS C, sum(s1) AS S, sum(e1) AS E, \
-             sum(ec1) AS EC, sum(h1) AS H, {merge}(u1) AS U, {merge}(ue1) AS UE FROM ("
-        );
-        Statement::new(&select)
-            .append(values)
-            .push(") GROUP BY flag, of_channel, of_runtime, of_update HAVING L > 0")
-    }
-
-    /// What is folded of the window.
-    fn folded(&self, folds: &Snapshot) -> Option<Statement> {
         let rows = Rows {
             project: self.project,
             window: self.span.window(),
@@ -258,10 +140,17 @@ impl SliceRead<'_> {
             Grain::Update => BY_UPDATE,
             Grain::Channel | Grain::Runtime => OVER_UPDATES,
         };
-        match self.span {
+        let rows = match self.span {
             Span::Hours { .. } => rows.by_hour(tables, folds),
             Span::Days { .. } => rows.by_day(tables, folds),
-        }
+        };
+        let select = format!(
+            "SELECT toString(channel) AS of_channel, toString(runtime_version) AS of_runtime, \
+             toString(update_uuid) AS of_update, flag_map, {SUMS}, \
+             groupArrayArray(D) AS devices, groupArrayArray(DE) AS errored FROM ("
+        );
+        let grouped = ") GROUP BY channel, runtime_version, update_uuid, flag_map";
+        Some(Statement::new(&select).append(rows?).push(grouped))
     }
 
     fn columns(&self) -> String {
@@ -270,9 +159,9 @@ impl SliceRead<'_> {
             Grain::Channel | Grain::Runtime => "'' AS update_uuid",
         };
         let devices = if self.devices {
-            "U, UE"
+            "D, DE"
         } else {
-            "0 AS U, 0 AS UE"
+            "CAST([], 'Array(UInt32)') AS D, CAST([], 'Array(UInt32)') AS DE"
         };
         format!("channel, runtime_version, {update}, flag_map, L, J, C, S, E, EC, H, {devices}")
     }
@@ -293,31 +182,6 @@ impl SliceRead<'_> {
                 .push(")"),
             _ => filter,
         }
-    }
-
-    /// The flags that each map holds, of those that are asked for, in one spelling.
-    fn dictionary(&self) -> Statement {
-        let held = "arrayMap(flag -> (toString(flag.1), toString(flag.2)), \
-             arrayFilter(flag -> has(?, flag.1), any(flags)))";
-        let keys = keys(self.question);
-        let dictionary = Statement::new("SELECT flag_map AS map, ");
-        let dictionary = match self.spellings.as_slice() {
-            [] => dictionary.with(held, keys),
-            spellings => {
-                let (others, firsts): (Vec<_>, Vec<_>) = spellings.iter().cloned().unzip();
-                let others = || Value::Pairs(others.clone());
-                dictionary
-                    .with("arrayMap(flag -> if(has(?, flag), ", others())
-                    .with("?[", Value::Pairs(firsts))
-                    .with("indexOf(?, flag)], flag), ", others())
-                    .with(held, keys)
-                    .push(")")
-            }
-        };
-        dictionary
-            .push(" AS held FROM flag_maps")
-            .with(" WHERE project_id = ?", self.project.0)
-            .push(" GROUP BY flag_map")
     }
 }
 

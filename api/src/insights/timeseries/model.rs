@@ -120,13 +120,20 @@ impl Question {
         (all != *self).then_some(all)
     }
 
+    /// What it asks about downloads, which know nothing of flags.
+    pub(super) fn of_downloads(&self) -> Self {
+        let mut question = self.clone();
+        question.filter.flag_key = None;
+        question
+    }
+
     /// A point for each bucket of the window.
-    pub(super) fn points(&self, data: &Data) -> Vec<Point> {
+    pub(super) fn points(&self, data: &Data, updates: &FirstServed) -> Vec<Point> {
         let starts = std::iter::successors(Some(self.window.from), |at| {
             Some(*at + self.bucket.length())
         });
         let starts = starts.take_while(|at| *at < self.window.to);
-        starts.map(|at| Point::new(at, data)).collect()
+        starts.map(|at| Point::new(at, data, updates)).collect()
     }
 }
 
@@ -137,14 +144,12 @@ pub(in crate::insights) struct Data {
     pub(super) events: HashMap<i64, (Sums, u64)>,
     /// Evaluations of flags.
     pub(super) flag_evals: HashMap<i64, u64>,
-    /// What devices were first served.
-    pub(super) updates: FirstServed,
 }
 
 impl Data {
-    /// Whether there were neither events nor evaluations nor downloads.
+    /// Whether there were neither events nor evaluations.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.flag_evals.is_empty() && !self.updates.any
+        self.events.is_empty() && self.flag_evals.is_empty()
     }
 }
 
@@ -184,7 +189,7 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    fn new(at: DateTime<Utc>, data: &Data) -> Self {
+    fn new(at: DateTime<Utc>, data: &Data, updates: &FirstServed) -> Self {
         let bucket = at.timestamp();
         let (sums, devices) = data.events.get(&bucket).copied().unwrap_or_default();
         let number = |of: &HashMap<i64, u64>| of.get(&bucket).copied().unwrap_or_default();
@@ -194,7 +199,7 @@ impl Point {
             error_rate: sums.error_rate(),
             crash_free: sums.crash_free(),
             flag_evals: number(&data.flag_evals),
-            updates: number(&data.updates.by_bucket),
+            updates: number(&updates.by_bucket),
             devices,
             errors: sums.js_errors,
             crashes: sums.crashes,
@@ -231,11 +236,15 @@ mod tests {
         Question::new(query, DateTime::from_timestamp(now_s, 5).expect("a time"))
     }
 
+    fn nothing(question: &Question) -> Vec<Point> {
+        question.points(&Data::default(), &FirstServed::default())
+    }
+
     proptest! {
         #[test]
         fn there_is_a_point_for_each_day(days in -3_i64..200, now_s in 1_700_000_000_i64..1_900_000_000) {
             let question = question(days, "day", now_s);
-            let points = question.points(&Data::default());
+            let points = nothing(&question);
             prop_assert_eq!(points.len() as i64, days.clamp(1, 90));
             let today = DateTime::from_timestamp(now_s, 0).expect("a time").date_naive();
             prop_assert_eq!(points.last().map(|point| point.date), Some(today));
@@ -244,7 +253,7 @@ mod tests {
 
         #[test]
         fn hours_end_with_the_running_one(days in 1_i64..90, now_s in 1_700_000_000_i64..1_900_000_000) {
-            let points = question(days, "hour", now_s).points(&Data::default());
+            let points = nothing(&question(days, "hour", now_s));
             let hours_of_today = now_s.rem_euclid(86_400) / 3_600 + 1;
             prop_assert_eq!(points.len() as i64, 24 * (days.min(7) - 1) + hours_of_today);
             let last = points.last().expect("a point").bucket_time.timestamp();
@@ -260,7 +269,7 @@ mod tests {
                 let sums = Sums { launches: *launches, ..Sums::default() };
                 data.events.insert(start + n * 86_400, (sums, 1));
             }
-            let points = question.points(&data);
+            let points = question.points(&data, &FirstServed::default());
             let seen: Vec<u64> = points.iter().map(|point| point.launches).collect();
             prop_assert_eq!(seen, launches);
         }
@@ -271,7 +280,7 @@ mod tests {
         assert_eq!(question(3, "week", 1_800_000_000).bucket, Bucket::Day);
         let query = TimeseriesQuery::default();
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
-        assert_eq!(Question::new(query, now).points(&Data::default()).len(), 14);
+        assert_eq!(nothing(&Question::new(query, now)).len(), 14);
         assert!(question(3, "day", 1_800_000_000).unfiltered().is_none());
     }
 }

@@ -2,10 +2,11 @@ use axum::Json;
 use axum::extract::State;
 use sluice_schema::id::ProjectId;
 
-use super::model::{Question, Timeseries, TimeseriesQuery};
+use super::model::{Data, Question, Timeseries, TimeseriesQuery};
 use super::store;
 use crate::ApiState;
 use crate::error::ApiResult;
+use crate::insights::downloads::model::FirstServed;
 use crate::insights::evaluations::store::flags;
 use crate::insights::folds::Snapshot;
 use crate::insights::query::ReadQuery;
@@ -43,21 +44,35 @@ async fn data(
     let ask = async |question: &Question| {
         let key = question.filter.flag_key.as_deref();
         let flags = flags(&state.postgres, project, key).await?;
-        let read = store::read(&insights.reader, project, folds, question, &flags);
-        let version = folds.version();
-        insights
+        // Boxed, because they are part of many futures.
+        let read = Box::pin(store::read(
+            &insights.reader,
+            project,
+            folds,
+            question,
+            &flags,
+        ));
+        let data = insights
             .timeseries
-            .get(project, version, question, read)
-            .await
+            .get(project, folds.version(), question, read);
+        let served = question.of_downloads();
+        let updates = store::first_served(insights.reader.clone(), project, served.clone());
+        let updates = Box::pin(updates);
+        let updates = insights.first_served.get(project, &served, updates);
+        tokio::try_join!(data, updates)
     };
-    let data = ask(question).await?;
+    let (data, updates) = ask(question).await?;
+    let is_nothing = |data: &Data, updates: &FirstServed| data.is_empty() && !updates.any;
     let nothing = match question.unfiltered() {
-        Some(all) if data.is_empty() => ask(&all).await?.is_empty(),
-        _ => data.is_empty(),
+        Some(all) if is_nothing(&data, &updates) => {
+            let (data, updates) = ask(&all).await?;
+            is_nothing(&data, &updates)
+        }
+        _ => is_nothing(&data, &updates),
     };
     Ok(if nothing {
         Vec::new()
     } else {
-        question.points(&data)
+        question.points(&data, &updates)
     })
 }

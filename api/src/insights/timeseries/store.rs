@@ -2,10 +2,12 @@ use std::collections::HashMap;
 
 use clickhouse::Row;
 use serde::Deserialize;
+use sluice_schema::clickhouse::places;
 use sluice_schema::id::ProjectId;
 
 use super::model::{Bucket, Data, Filter, Question};
-use crate::insights::downloads::store::first_served;
+use crate::insights::downloads::model::FirstServed;
+use crate::insights::downloads::store::first_served as read_first_served;
 use crate::insights::evaluations::store::{self as evaluations, CountedFlag};
 use crate::insights::folds::Snapshot;
 use crate::insights::metrics::Sums;
@@ -30,7 +32,20 @@ struct BucketRow {
     devices: u64,
 }
 
-/// All that a project has in the window of a question.
+/// What devices were first served. Downloads know nothing of flags.
+pub(super) async fn first_served(
+    reader: Reader,
+    project: ProjectId,
+    question: Question,
+) -> Result<FirstServed, ReadError> {
+    let span = (question.window, question.bucket);
+    let Filter {
+        channel, platform, ..
+    } = question.filter;
+    read_first_served(reader, project, span, channel, platform).await
+}
+
+/// What a project reported and evaluated in the window of a question.
 pub(super) async fn read(
     reader: &Reader,
     project: ProjectId,
@@ -44,15 +59,9 @@ pub(super) async fn read(
     };
     let (window, channel) = (question.window, question.filter.channel.as_deref());
     let flag_evals = evaluations::flag_evals(reader, project, flags, window, bucket, channel);
-    let span = (window, question.bucket);
-    let platform = question.filter.platform.as_deref();
-    // Downloads know nothing of flags.
-    let updates = first_served(reader, project, span, channel, platform);
-    Ok(Data {
-        events: events(reader, project, folds, question).await?,
-        flag_evals: flag_evals.await?,
-        updates: updates.await?,
-    })
+    let events = events(reader, project, folds, question);
+    let (events, flag_evals) = tokio::try_join!(events, flag_evals)?;
+    Ok(Data { events, flag_evals })
 }
 
 async fn events(
@@ -65,37 +74,49 @@ async fn events(
         return Ok(HashMap::new());
     };
     let rows: Vec<BucketRow> = reader.rows(statement).await?;
-    let buckets = rows
-        .into_iter()
-        .map(|row| (i64::from(row.bucket), (row.sums.into(), row.devices)));
+    // In flag slices these are places.
+    let devices = match question.filter.flag_key {
+        Some(_) => places::devices,
+        None => |devices| devices,
+    };
+    let buckets = rows.into_iter().map(|row| {
+        (
+            i64::from(row.bucket),
+            (row.sums.into(), devices(row.devices)),
+        )
+    });
     Ok(buckets.collect())
 }
 
 fn statement(project: ProjectId, folds: &Snapshot, question: &Question) -> Option<Statement> {
     let filter = where_clause(project, &question.filter);
+    let (tables, columns, devices) = match question.filter.flag_key {
+        Some(_) => (OF_FLAGS, "L, J, C, S, E, EC, H, D", "uniqExactArray(D)"),
+        None => (
+            OF_ALL,
+            "L, J, C, S, E, EC, H, U",
+            "uniqCombined64Merge(16)(U)",
+        ),
+    };
     let rows = Rows {
         project,
         window: question.window,
-        columns: "L, J, C, S, E, EC, H, U",
+        columns,
         filter: &filter,
-    };
-    let (tables, precision) = match question.filter.flag_key {
-        Some(_) => (OF_FLAGS, 12),
-        None => (OF_ALL, 16),
     };
     let rows = match question.bucket {
         Bucket::Day => rows.by_day(tables, folds),
         Bucket::Hour => rows.by_hour(tables, folds),
     };
-    Some(merged(rows?, question.bucket, precision))
+    Some(merged(rows?, question.bucket, devices))
 }
 
 /// A row for each bucket.
-fn merged(rows: Statement, bucket: Bucket, precision: u32) -> Statement {
+fn merged(rows: Statement, bucket: Bucket, devices: &str) -> Statement {
     let start = bucket.start();
     let select = format!(
         "SELECT toUnixTimestamp({start}(time)) AS bucket, {SUMS}, \
-         uniqCombined64Merge({precision})(U) AS devices FROM ("
+         {devices} AS devices FROM ("
     );
     Statement::new(&select)
         .append(rows)
