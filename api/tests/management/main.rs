@@ -6,6 +6,7 @@
 
 mod accounts;
 mod audiences;
+mod audited;
 mod every_route;
 mod flag_rules;
 mod flags;
