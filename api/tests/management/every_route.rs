@@ -196,8 +196,8 @@ async fn values(
     values
 }
 
-/// Everything that the database holds of a project.
-async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
+/// Where things of projects are.
+async fn tables(world: &World) -> Vec<String> {
     let tables: Vec<String> = sqlx::query_scalar(
         "select distinct table_name::text from information_schema.columns
          where table_schema = 'public' and column_name = 'project_id' order by 1",
@@ -206,8 +206,13 @@ async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
     .await
     .unwrap();
     assert!(tables.len() > 15, "{tables:?}");
+    tables
+}
+
+/// Everything that the database holds of a project.
+async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
     let mut snapshot = Vec::new();
-    for table in tables {
+    for table in tables(world).await {
         let query = format!(
             "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]') from {table} t
              join projects p on p.id = t.project_id where p.slug = '{slug}'"
@@ -274,6 +279,30 @@ async fn what_belongs_to_another_project_does_not_exist() {
     assert!(tried > 40, "{tried}");
     for (before, after) in before.iter().zip(snapshot(&world, "theirs").await) {
         assert_eq!(*before, after);
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_project_leaves_nothing_but_its_end_in_the_log() {
+    let world = World::whole().await;
+    furnish(&world, THEIR_ADMIN).await;
+    let other = json!({ "name": "Other", "slug": "other" });
+    let made = world.post(THEIR_ADMIN, "/projects", &other).await;
+    made.expect(201);
+    let id = world
+        .number("select id from projects where slug = 'theirs'")
+        .await;
+    let deleted = world.delete(THEIR_ADMIN, "/projects/theirs").await;
+    deleted.expect(204);
+    // What tells others that it is gone may stay as well.
+    let kept = ["audit_log", "deleted_projects"];
+    for table in tables(&world).await {
+        let left = format!("select count(*) from {table} where project_id = {id}");
+        let left = world.number(&left).await;
+        assert!(
+            left == 0 || (left == 1 && kept.contains(&table.as_str())),
+            "{table}: {left}"
+        );
     }
 }
 
