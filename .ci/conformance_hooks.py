@@ -31,7 +31,7 @@ class World:
         self.session.headers["Authorization"] = f"Bearer {token}"
         self.session.headers["X-Project"] = self.project
         keys = self.session.get(f"{self.base}/auth/api-keys", timeout=10).json()
-        self.own_keys = [k["id"] for k in keys if token.startswith(k["keyPrefix"])]
+        self.own_keys = [str(k["id"]) for k in keys if token.startswith(k["keyPrefix"])]
         self.known = {"projectSlug": self.project, "channelName": "production"}
         for collection in ("branches", "channels", "builds", "updates", "flags", "rules",
                            "segments", "webhooks", "contexts", "user-overrides", "api-keys"):
@@ -116,7 +116,7 @@ def before_call(context, case, kwargs):
             if (is_id or is_name) and collection in world.known and next(count) % 2:
                 case.path_parameters[name] = world.known[collection]
     parameters = case.path_parameters or {}
-    if "/auth/api-keys/" in case.path and parameters.get("id") in world.own_keys:
+    if "/auth/api-keys/" in case.path and str(parameters.get("id")) in world.own_keys:
         parameters["id"] = NOBODYS
     if "/projects/" in case.path and parameters.get("slug") == world.project:
         parameters["slug"] = "nobodys"

@@ -9,7 +9,7 @@ use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
 use sluice_service::proxies::TrustedProxies;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::timeout;
 
@@ -105,8 +105,8 @@ impl fmt::Display for Registration {
 pub struct PostgresConfig {
     /// `SLUICE_POSTGRES_URL`: `postgres://user:password@host:port/database`. Required.
     pub url: Secret,
-    /// `SLUICE_POSTGRES_MAX_CONNECTIONS`: at most so many at once, besides the one
-    /// that finds out whether Postgres is there. Default 16.
+    /// `SLUICE_POSTGRES_MAX_CONNECTIONS`: at most so many at once, besides two that
+    /// listen and one that finds out whether Postgres is there. Default 16.
     pub max_connections: u32,
 }
 
@@ -141,6 +141,18 @@ async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         Ok(answer) => answer.map(|()| true),
         Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
+}
+
+/// A listener on a connection of its own. In a shared pool it would keep its
+/// place for good when it ends while Postgres is silent: it says good-bye first.
+pub(crate) async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(pool.connect_options().as_ref().clone());
+    PgListener::connect_with(&own).await
 }
 
 /// How to reach ClickHouse over HTTP.

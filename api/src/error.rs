@@ -96,6 +96,16 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// 412: somebody else has changed it since.
+    pub fn precondition_failed(what: &str) -> Self {
+        let message = format!("{what} has changed since that version");
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition_failed",
+            message,
+        )
+    }
+
     /// 413: the body is larger than the route takes.
     pub fn too_large(limit_bytes: usize) -> Self {
         let message = format!("the body is larger than {limit_bytes} bytes");
@@ -239,7 +249,12 @@ fn of_sqlstate(state: &str, constraint: Option<&str>) -> Option<ApiError> {
         }
         // unique_violation, foreign_key_violation, restrict_violation
         "23505" | "23503" | "23001" => {
-            conflict_of(constraint.unwrap_or_default()).map(ApiError::conflict)
+            let constraint = constraint.unwrap_or_default();
+            // It was deleted while the request was under way.
+            if state == "23503" && constraint.ends_with("_project_id_fkey") {
+                return Some(ApiError::not_found("project"));
+            }
+            conflict_of(constraint).map(ApiError::conflict)
         }
         // character_not_in_repertoire, untranslatable_character
         "22021" | "22P05" => Some(ApiError::bad_request(
@@ -298,6 +313,8 @@ mod tests {
         let gone = of_sqlstate("23503", Some("blobs_project_id_fkey")).expect("a known constraint");
         assert_eq!(gone.status(), StatusCode::NOT_FOUND);
         assert!(of_sqlstate("42P01", None).is_none());
+        let gone = of_sqlstate("23503", Some("flags_project_id_fkey")).expect("a project");
+        assert_eq!(gone.status(), StatusCode::NOT_FOUND);
     }
 
     #[test]

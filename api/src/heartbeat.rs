@@ -32,15 +32,17 @@ const PATIENCE: Duration = Duration::from_millis(1200);
 /// While Postgres is away, requests get this long to be answered without it.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Whether Postgres is away. Cloning it shares it.
-#[derive(Clone, Debug)]
-pub(crate) struct Heartbeat(watch::Sender<bool>);
+/// Whether Postgres is away. Cloning it shares it. Not away, until
+/// [`Self::follow`] finds that it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heartbeat(watch::Sender<Beat>);
 
-impl Default for Heartbeat {
-    /// Not away, until [`Self::follow`] finds that it is.
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
+/// What was found last. Outages are counted, so that nobody misses a short one:
+/// what was waited for before it may never come after it either.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beat {
+    is_away: bool,
+    outages: u64,
 }
 
 impl Heartbeat {
@@ -62,7 +64,11 @@ impl Heartbeat {
 
     fn tell(&self, answer: &Result<(), String>) {
         let is_away = answer.is_err();
-        if self.0.send_replace(is_away) == is_away {
+        let is_news = self.0.send_if_modified(|beat| {
+            beat.outages += u64::from(is_away && !beat.is_away);
+            std::mem::replace(&mut beat.is_away, is_away) != is_away
+        });
+        if !is_news {
             return;
         }
         match answer {
@@ -93,28 +99,41 @@ impl Heartbeat {
     }
 
     async fn give_up(&self, mut receiving: watch::Receiver<bool>) {
+        let mut before = self.outages();
         sleep(GRACE).await;
         loop {
-            self.until(true).await;
+            self.outage_since(before).await;
             // An error says that the body is gone, received or not.
-            drop(receiving.wait_for(|receiving| !receiving).await);
-            if *self.0.borrow() {
+            let is_gone = receiving.has_changed().is_err();
+            if is_gone || !*receiving.borrow() {
                 return;
             }
+            drop(receiving.wait_for(|receiving| !receiving).await);
+            before = self.outages();
         }
     }
 
-    async fn until(&self, is_away: bool) {
+    fn outages(&self) -> u64 {
+        self.0.borrow().outages
+    }
+
+    async fn outage_since(&self, before: u64) {
+        self.until(|beat| beat.is_away || beat.outages > before)
+            .await;
+    }
+
+    async fn until(&self, holds: impl Fn(&Beat) -> bool) {
         // An error would say that we are gone.
-        drop(self.0.subscribe().wait_for(|now| *now == is_away).await);
+        drop(self.0.subscribe().wait_for(holds).await);
     }
 
     /// Begins when Postgres is there; none if it went away before the end.
     pub(crate) async fn while_here<W: Future>(&self, work: W) -> Option<W::Output> {
-        self.until(false).await;
+        self.until(|beat| !beat.is_away).await;
+        let before = self.outages();
         tokio::select! {
             done = work => Some(done),
-            () = self.until(true) => None,
+            () = self.outage_since(before) => None,
         }
     }
 }
@@ -178,6 +197,23 @@ mod tests {
         let error = waiting.await.unwrap().unwrap_err();
         assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(left.elapsed() < GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sees_nothing_of_an_outage_is_told_after_it() {
+        let heartbeat = Heartbeat::default();
+        let short = async {
+            sleep(GRACE * 2).await;
+            // Nobody else runs in between.
+            heartbeat.tell(&away());
+            heartbeat.tell(&Ok(()));
+        };
+        let waiting = heartbeat.bound(pending::<()>());
+        let working = heartbeat.while_here(pending::<()>());
+        let (waited, worked, ()) = tokio::join!(waiting, working, short);
+        assert!(waited.is_err() && worked.is_none());
+        // What begins after it is not concerned.
+        assert!(heartbeat.bound(sleep(GRACE * 2)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ mod store;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use self::estimate::keep_estimating;
+pub(crate) use self::estimate::{Estimates, keep_estimating};
 use crate::ApiState;
 
 pub(crate) fn router() -> OpenApiRouter<ApiState> {

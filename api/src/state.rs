@@ -13,6 +13,7 @@ use crate::insights::evaluations::bulk::BulkCounts;
 use crate::insights::{self, Insights};
 use crate::releases::{AssetIndex, AssetReads, UploadSlots};
 pub use crate::releases::{AssetLimits, UploadLimits};
+use crate::segments::Estimates;
 use crate::storage::Storage;
 
 /// Choices of the operator that handlers follow.
@@ -59,6 +60,8 @@ pub struct ApiState {
     pub(crate) asset_reads: Arc<AssetReads>,
     /// Uploads under way.
     pub(crate) uploads: Arc<UploadSlots>,
+    /// Segments whose sizes are to be counted again.
+    pub(crate) estimates: Arc<Estimates>,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -80,6 +83,7 @@ impl ApiState {
             uploads: Arc::new(UploadSlots::new(policy.upload_limits)),
             bulk_counts: Arc::default(),
             flag_callers: Arc::default(),
+            estimates: Arc::default(),
             logins: Arc::default(),
         }
     }

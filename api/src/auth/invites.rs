@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sluice_schema::id::ProjectId;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::model::{AcceptInvite, Invite, Invited};
 use super::{password, store, token};
@@ -28,7 +28,7 @@ const INVITE_LIFETIME: TimeDelta = TimeDelta::days(7);
 /// gets a new token in place of the old.
 #[utoipa::path(post, path = "/auth/invite", tag = "accounts", security(("bearer" = ["admin"])),
     request_body = Invite,
-    responses((status = 201, body = Invited), (status = 409, description = "Already a member")))]
+    responses((status = 201, body = Invited), (status = 409, description = "Already a member, or invited to another project")))]
 pub(super) async fn invite(
     State(state): State<ApiState>,
     Admin(scope): Admin,
@@ -40,6 +40,9 @@ pub(super) async fn invite(
     let mut change = Change::begin(&state, &scope).await?;
     let at = change.at();
     let (id, is_pending) = find_or_insert(change.connection(), &email, &name, at).await?;
+    if is_pending {
+        leave_other_projects(&mut change, id).await?;
+    }
     join(&mut change, id, role, is_pending).await?;
     let invite_token = if is_pending {
         issue_token(change.connection(), id, at).await?
@@ -99,6 +102,33 @@ async fn find_or_insert(
     }
 }
 
+/// Whoever has the token of a pending account sets its password and is its owner.
+/// So it must not open a project that somebody else has invited it to: while that
+/// invite is good, this is a conflict; then it is gone.
+async fn leave_other_projects(change: &mut Change, user: i64) -> ApiResult<()> {
+    let (project, at) = (change.project(), change.at());
+    let is_expected_elsewhere: bool = sqlx::query_scalar(
+        "select exists (select from memberships m join users u on u.id = m.user_id
+                        where m.user_id = $1 and m.project_id <> $2 and u.invite_expires_at > $3)",
+    )
+    .bind(user)
+    .bind(project)
+    .bind(at)
+    .fetch_one(change.connection())
+    .await?;
+    if is_expected_elsewhere {
+        return Err(ApiError::conflict(
+            "this address has an open invite to another project",
+        ));
+    }
+    sqlx::query("delete from memberships where user_id = $1 and project_id <> $2")
+        .bind(user)
+        .bind(project)
+        .execute(change.connection())
+        .await?;
+    Ok(())
+}
+
 /// Adds the membership. Inviting a pending member again may change the role.
 async fn join(change: &mut Change, user: i64, role: Role, is_pending: bool) -> ApiResult<()> {
     let (project, at) = (change.project(), change.at());
@@ -136,10 +166,11 @@ pub(super) async fn accept(
     JsonBody(body): JsonBody<AcceptInvite>,
 ) -> ApiResult<StatusCode> {
     password::check(&body.password)?;
+    let (token_hash, now) = (token::hash(&body.invite_token), state.clock.now());
+    // Hashing costs much: not for those who guess tokens.
+    refuse_unknown(&state.postgres, &token_hash, now).await?;
     let password_hash = password::hash(body.password).await?;
-    let now = state.clock.now();
     let mut transaction = state.postgres.begin().await?;
-    let token_hash = token::hash(&body.invite_token);
     let user = activate(&mut transaction, &token_hash, &password_hash, now).await?;
     record_activation(&mut transaction, &user, now).await?;
     transaction.commit().await?;
@@ -151,6 +182,20 @@ struct Activated {
     id: i64,
     name: String,
     email: String,
+}
+
+const WRONG_TOKEN: &str = "inviteToken is unknown, used or expired";
+
+async fn refuse_unknown(pool: &PgPool, token_hash: &str, now: DateTime<Utc>) -> ApiResult<()> {
+    let found =
+        sqlx::query("select from users where invite_token_hash = $1 and invite_expires_at > $2")
+            .bind(token_hash)
+            .bind(now)
+            .fetch_optional(pool)
+            .await?;
+    found
+        .map(drop)
+        .ok_or_else(|| ApiError::bad_request(WRONG_TOKEN))
 }
 
 /// Burns the token and sets the password, if the token is still good.
@@ -170,7 +215,7 @@ async fn activate(
     .bind(now)
     .fetch_optional(&mut **transaction)
     .await?;
-    user.ok_or_else(|| ApiError::bad_request("inviteToken is unknown, used or expired"))
+    user.ok_or_else(|| ApiError::bad_request(WRONG_TOKEN))
 }
 
 /// In the log of each project that the account belongs to.

@@ -90,11 +90,8 @@ impl Request {
         password::check(&body.password)?;
         let project_name = text::optional("projectName", body.project_name, text::NAME_CHARS)?
             .unwrap_or_else(|| format!("{name}'s Project"));
-        let slug = body
-            .project_slug
-            .as_deref()
-            .map(slug::of_wish)
-            .transpose()?;
+        let slug = body.project_slug.filter(|slug| !slug.trim().is_empty());
+        let slug = slug.as_deref().map(slug::of_wish).transpose()?;
         Ok(Self {
             email,
             name,

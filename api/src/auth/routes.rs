@@ -36,13 +36,12 @@ pub(super) async fn login(
     JsonBody(body): JsonBody<Login>,
 ) -> ApiResult<Json<LoginResponse>> {
     let (email, now) = (text::normalise_email(&body.email), state.clock.now());
-    state.logins.check(&email, address, now)?;
+    state.logins.begin(&email, address, now)?;
     let (user, hash) = store::login(&state.postgres, &email).await?.unzip();
     let verified = password::verify(body.password, hash).await?;
-    let Some(user) = user.filter(|_| verified) else {
-        state.logins.record(&email, address, now);
-        return Err(ApiError::unauthorized("wrong e-mail address or password"));
-    };
+    let user = user.filter(|_| verified);
+    let user = user.ok_or_else(|| ApiError::unauthorized("wrong e-mail address or password"))?;
+    state.logins.forgive(&email, address);
     let mut connection = state.postgres.acquire().await?;
     let token = store::open_session(&mut connection, user.id, now).await?;
     Ok(Json(LoginResponse {

@@ -1,6 +1,10 @@
 //! Failed logins are counted per e-mail address and per network address; too
 //! many in a window, and further attempts are refused without looking.
 //!
+//! An attempt counts from its beginning until it has succeeded, so that many at
+//! once get no more guesses than one after the other. E-mail addresses are kept
+//! as hashes: nobody fills memory with long ones.
+//!
 //! Counts live in this process: with n replicas an attacker gets n times the
 //! attempts, which is still few.
 
@@ -10,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 
 use crate::error::{ApiError, ApiResult};
 
@@ -21,39 +26,46 @@ const PRUNE_ABOVE: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct LoginThrottle {
-    emails: Mutex<Windows<String>>,
+    emails: Mutex<Windows<[u8; 32]>>,
     addresses: Mutex<Windows<IpAddr>>,
 }
 
 impl LoginThrottle {
-    /// 429 while either has failed too often.
-    pub(crate) fn check(
+    /// Counts an attempt as a failure for now; 429 while either has failed too
+    /// often.
+    pub(crate) fn begin(
         &self,
         email: &str,
         address: Option<IpAddr>,
         now: DateTime<Utc>,
     ) -> ApiResult<()> {
-        let by_email = lock(&self.emails).wait(email, PER_EMAIL, now);
-        let by_address = address.and_then(|a| lock(&self.addresses).wait(&a, PER_ADDRESS, now));
-        match by_email.max(by_address) {
-            None => Ok(()),
-            Some(wait) => {
-                let seconds = u32::try_from(wait.num_seconds() + 1).unwrap_or(1);
-                Err(ApiError::too_many_requests(
-                    "too many failed logins, try again later",
-                    seconds,
-                ))
-            }
+        let (mut emails, mut addresses) = (lock(&self.emails), lock(&self.addresses));
+        let email = hash(email);
+        let by_email = emails.wait(&email, PER_EMAIL, now);
+        let by_address = address.and_then(|a| addresses.wait(&a, PER_ADDRESS, now));
+        if let Some(wait) = by_email.max(by_address) {
+            let seconds = u32::try_from(wait.num_seconds() + 1).unwrap_or(1);
+            let message = "too many failed logins, try again later";
+            return Err(ApiError::too_many_requests(message, seconds));
         }
+        emails.record(email, now);
+        if let Some(address) = address {
+            addresses.record(address, now);
+        }
+        Ok(())
     }
 
-    /// Counts a failure.
-    pub(crate) fn record(&self, email: &str, address: Option<IpAddr>, now: DateTime<Utc>) {
-        lock(&self.emails).record(email.to_owned(), now);
+    /// An attempt was none of the failures after all.
+    pub(crate) fn forgive(&self, email: &str, address: Option<IpAddr>) {
+        lock(&self.emails).forgive(&hash(email));
         if let Some(address) = address {
-            lock(&self.addresses).record(address, now);
+            lock(&self.addresses).forgive(&address);
         }
     }
+}
+
+fn hash(email: &str) -> [u8; 32] {
+    Sha256::digest(email).into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,11 +90,7 @@ impl<K> Default for Windows<K> {
 
 impl<K: Hash + Eq> Windows<K> {
     /// How long `key` must wait, if it has used up its failures.
-    fn wait<Q>(&self, key: &Q, allowed: u32, now: DateTime<Utc>) -> Option<TimeDelta>
-    where
-        K: std::borrow::Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    fn wait(&self, key: &K, allowed: u32, now: DateTime<Utc>) -> Option<TimeDelta> {
         let count = self.0.get(key)?;
         let rest = count.began + WINDOW - now;
         (count.failures >= allowed && rest > TimeDelta::zero()).then_some(rest)
@@ -104,6 +112,12 @@ impl<K: Hash + Eq> Windows<K> {
         }
         count.failures += 1;
     }
+
+    fn forgive(&mut self, key: &K) {
+        if let Some(count) = self.0.get_mut(key) {
+            count.failures = count.failures.saturating_sub(1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,22 +132,33 @@ mod tests {
     fn ten_failures_close_an_email_for_the_rest_of_the_window() {
         let throttle = LoginThrottle::default();
         for second in 0..10 {
-            assert!(throttle.check("a@example.test", None, at(second)).is_ok());
-            throttle.record("a@example.test", None, at(second));
+            assert!(throttle.begin("a@example.test", None, at(second)).is_ok());
         }
-        assert!(throttle.check("a@example.test", None, at(10)).is_err());
-        assert!(throttle.check("b@example.test", None, at(10)).is_ok());
-        assert!(throttle.check("a@example.test", None, at(900)).is_ok());
+        assert!(throttle.begin("a@example.test", None, at(10)).is_err());
+        assert!(throttle.begin("b@example.test", None, at(10)).is_ok());
+        assert!(throttle.begin("a@example.test", None, at(900)).is_ok());
     }
 
     #[test]
     fn an_address_may_fail_a_hundred_times_over_many_emails() {
         let (throttle, address) = (LoginThrottle::default(), Some(IpAddr::from([192, 0, 2, 1])));
         for n in 0..100 {
-            throttle.record(&format!("{n}@example.test"), address, at(0));
+            let email = format!("{n}@example.test");
+            assert!(throttle.begin(&email, address, at(0)).is_ok());
         }
-        assert!(throttle.check("new@example.test", address, at(1)).is_err());
-        assert!(throttle.check("new@example.test", None, at(1)).is_ok());
+        assert!(throttle.begin("new@example.test", address, at(1)).is_err());
+        assert!(throttle.begin("new@example.test", None, at(1)).is_ok());
+    }
+
+    #[test]
+    fn who_logs_in_has_not_failed() {
+        let (throttle, address) = (LoginThrottle::default(), Some(IpAddr::from([192, 0, 2, 1])));
+        for second in 0..200 {
+            throttle
+                .begin("a@example.test", address, at(second))
+                .unwrap();
+            throttle.forgive("a@example.test", address);
+        }
     }
 
     #[test]
@@ -141,6 +166,6 @@ mod tests {
         let mut windows = Windows::default();
         (0..10).for_each(|_| windows.record("k", at(0)));
         windows.record("k", at(900));
-        assert!(windows.wait("k", 10, at(901)).is_none());
+        assert!(windows.wait(&"k", 10, at(901)).is_none());
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct UpdateChannel {
 }
 
 /// What is to become of a channel; absent: as it is.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[allow(clippy::option_option)] // absent, cleared, value
 pub(crate) struct ChannelChange {
     pub(super) branch_name: Option<String>,
@@ -94,6 +94,30 @@ impl UpdateChannel {
 }
 
 impl ChannelChange {
+    /// What is not so already.
+    pub(super) fn of(&self, channel: &Channel) -> Self {
+        let Channel {
+            branch_name,
+            rollout_branch_name,
+            rollout_percentage,
+            min_runtime_version,
+            ..
+        } = channel;
+        let to = self.clone();
+        Self {
+            branch_name: to.branch_name.filter(|new| new != branch_name),
+            rollout_branch_name: to
+                .rollout_branch_name
+                .filter(|new| new != rollout_branch_name),
+            rollout_percentage: to
+                .rollout_percentage
+                .filter(|new| new != rollout_percentage),
+            min_runtime_version: to
+                .min_runtime_version
+                .filter(|new| new != min_runtime_version),
+        }
+    }
+
     /// Changed fields in camelCase, for the audit log.
     pub(super) fn details(&self, name: &str) -> Value {
         let mut details = Map::from_iter([("name".to_owned(), json!(name))]);

@@ -61,14 +61,15 @@ pub(super) async fn update(
     JsonBody(body): JsonBody<UpdateChannel>,
 ) -> ApiResult<StatusCode> {
     let mut change = Change::begin(&state, &scope).await?;
-    let id = store::lock(&mut change, &name).await?;
-    let id = id.ok_or_else(|| ApiError::not_found("channel"))?;
+    let channel = store::lock(&mut change, &name).await?;
+    let channel = channel.ok_or_else(|| ApiError::not_found("channel"))?;
     let to = body.check()?;
-    if !to.is_empty() {
-        hold_branches(&mut change, &to).await?;
-        store::update(&mut change, id, &to).await?;
+    let changed = to.of(&channel);
+    if !changed.is_empty() {
+        hold_branches(&mut change, &changed).await?;
+        store::update(&mut change, channel.id, &changed).await?;
         change
-            .audit(Action::CHANNEL_UPDATED, id, to.details(&name))
+            .audit(Action::CHANNEL_UPDATED, channel.id, changed.details(&name))
             .await?;
         change
             .emit(Event::ChannelUpdated, to.event_data(&name))

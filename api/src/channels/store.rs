@@ -36,13 +36,17 @@ pub(super) async fn insert(
     .await
 }
 
-/// The channel's id; locks it for a change.
-pub(super) async fn lock(change: &mut Change, name: &str) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar("select id from channels where project_id = $1 and name = $2 for update")
-        .bind(change.project())
-        .bind(name)
-        .fetch_optional(change.connection())
-        .await
+/// The channel, locked for a change.
+pub(super) async fn lock(change: &mut Change, name: &str) -> Result<Option<Channel>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, project_id, name, branch_name, rollout_branch_name, rollout_percentage,
+                min_runtime_version, created_at
+         from channels where project_id = $1 and name = $2 for update",
+    )
+    .bind(change.project())
+    .bind(name)
+    .fetch_optional(change.connection())
+    .await
 }
 
 pub(super) async fn update(

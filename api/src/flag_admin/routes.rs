@@ -3,6 +3,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use sluice_schema::id::ProjectId;
 
@@ -14,7 +15,7 @@ use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{JsonBody, Path};
+use crate::extract::{IfMatch, JsonBody, Path};
 use crate::insights::evaluations::store::{CountedFlag, totals_by_flag};
 use crate::scope::{Editor, Viewer};
 use crate::text;
@@ -53,18 +54,20 @@ async fn count_evaluations(state: &ApiState, project: ProjectId, flags: &mut [Fl
 
 /// A flag with its settings, rules and variations.
 #[utoipa::path(get, path = "/flags/{id}", tag = "flags", security(("bearer" = ["viewer"])),
-    params(("id" = i64, Path)), responses((status = 200, body = FlagDetail)))]
+    params(("id" = i64, Path)),
+    responses((status = 200, body = FlagDetail, headers(("etag" = String, description = "For `If-Match`")))))]
 pub(super) async fn get(
     State(state): State<ApiState>,
     Viewer(scope): Viewer,
     Path(id): Path<i64>,
-) -> ApiResult<Json<FlagDetail>> {
+) -> ApiResult<impl IntoResponse> {
     let mut snapshot = state.postgres.begin().await?;
     sqlx::query("set transaction isolation level repeatable read, read only")
         .execute(&mut *snapshot)
         .await?;
     let detail = reads::detail(&mut snapshot, scope.project, id).await?;
-    detail.map(Json).ok_or_else(|| ApiError::not_found("flag"))
+    let detail = detail.ok_or_else(|| ApiError::not_found("flag"))?;
+    Ok((detail.flag.etag(), Json(detail)))
 }
 
 /// Makes a flag with its variations.
@@ -75,7 +78,7 @@ pub(super) async fn create(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     JsonBody(body): JsonBody<CreateFlag>,
-) -> ApiResult<(StatusCode, Json<FlagDetail>)> {
+) -> ApiResult<impl IntoResponse> {
     let new = body.check()?;
     let mut change = Change::begin(&state, &scope).await?;
     let id = store::insert(&mut change, &new).await?;
@@ -85,24 +88,30 @@ pub(super) async fn create(
     let detail = reads::detail(change.connection(), project, id).await?;
     let detail = detail.ok_or_else(|| ApiError::internal("a new flag cannot be read"))?;
     change.commit().await?;
-    Ok((StatusCode::CREATED, Json(detail)))
+    Ok((StatusCode::CREATED, detail.flag.etag(), Json(detail)))
 }
 
 /// Changes a flag; its key and type stay.
+///
+/// With `If-Match`, only if neither it nor what belongs to it has changed since.
 #[utoipa::path(patch, path = "/flags/{id}", tag = "flags", security(("bearer" = ["editor"])),
-    params(("id" = i64, Path)), request_body = UpdateFlag,
-    responses((status = 200, body = Flag)))]
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "ETag of the flag")),
+    request_body = UpdateFlag,
+    responses((status = 200, body = Flag, headers(("etag" = String, description = "For `If-Match`"))),
+              (status = 412, description = "The flag has changed since")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path(id): Path<i64>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateFlag>,
-) -> ApiResult<Json<Flag>> {
+) -> ApiResult<impl IntoResponse> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
+    if_match.check("the flag", &locked.flag.version)?;
     let (to, changed) = difference(&locked, body)?;
     if changed.is_empty() {
-        return Ok(Json(locked.flag));
+        return Ok((locked.flag.etag(), Json(locked.flag)));
     }
     let flag = store::update(&mut change, id, &to).await?;
     let only_switched = changed.keys().all(|field| field == "enabled");
@@ -115,7 +124,7 @@ pub(super) async fn update(
     details.insert("key".to_owned(), json!(flag.key));
     change.audit(action, id, Value::Object(details)).await?;
     change.commit().await?;
-    Ok(Json(flag))
+    Ok((flag.etag(), Json(flag)))
 }
 
 /// What the body changes, and the same for the audit log.

@@ -29,6 +29,7 @@ use super::directory::Directory;
 use super::limit::{FlagLimits, Limiter};
 use super::rules::ProjectRules;
 use super::store;
+use crate::config;
 
 /// Changes that come within this are taken together.
 const COALESCE: Duration = Duration::from_millis(200);
@@ -128,7 +129,7 @@ impl Flags {
 
     /// Returns only with an error of Postgres.
     async fn listen(&self) -> Result<Infallible, sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.0.postgres).await?;
+        let mut listener = config::listener(&self.0.postgres).await?;
         listener
             .listen_all([FLAGS_CHANNEL, DIRECTORY_CHANNEL])
             .await?;

@@ -2,6 +2,8 @@
 //! evaluator itself, after a write and every few minutes, and stored, so that
 //! reading it costs nothing.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,6 +11,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Map, Value};
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::store;
@@ -18,26 +21,53 @@ use crate::flags::eval::{Condition, Context, Device, Operator};
 const REFRESH_EVERY: Duration = Duration::from_mins(5);
 const RECENT: TimeDelta = TimeDelta::days(30);
 
-/// Counts again behind the request that changed a segment.
-pub(super) fn soon(state: &ApiState, project: ProjectId) {
-    let (pool, now) = (state.postgres.clone(), state.clock.now());
-    tokio::spawn(async move { refresh_or_warn(&pool, project, now).await });
+/// Projects whose segments are to be counted again. One at a time is: a count
+/// reads every context of the project.
+#[derive(Debug, Default)]
+pub(crate) struct Estimates {
+    due: Mutex<BTreeSet<i64>>,
+    wake: Notify,
 }
 
-/// Counts again every few minutes, for ever.
+impl Estimates {
+    /// Counts again behind the request that changed a segment; however many of
+    /// them there are, once.
+    pub(super) fn soon(&self, project: ProjectId) {
+        self.due().insert(project.0);
+        self.wake.notify_one();
+    }
+
+    fn next(&self) -> Option<ProjectId> {
+        self.due().pop_first().map(ProjectId)
+    }
+
+    fn due(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        // A set is whole whatever panicked while it was held.
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts what is due and, every few minutes, everything again; for ever.
 pub(crate) async fn keep_estimating(state: &ApiState) {
     let mut ticks = interval(REFRESH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        let projects = sqlx::query_scalar("select distinct project_id from segments");
-        let projects: Vec<i64> = projects
-            .fetch_all(&state.postgres)
-            .await
-            .unwrap_or_default();
-        for project in projects {
-            refresh_or_warn(&state.postgres, ProjectId(project), state.clock.now()).await;
+        tokio::select! {
+            _ = ticks.tick() => all_are_due(state).await,
+            () = state.estimates.wake.notified() => {}
         }
+        while let Some(project) = state.estimates.next() {
+            refresh_or_warn(&state.postgres, project, state.clock.now()).await;
+        }
+    }
+}
+
+async fn all_are_due(state: &ApiState) {
+    let projects = sqlx::query_scalar("select distinct project_id from segments");
+    let projects: Result<Vec<i64>, _> = projects.fetch_all(&state.postgres).await;
+    match projects {
+        Ok(projects) => state.estimates.due().extend(projects),
+        Err(error) => tracing::warn!(%error, "cannot estimate the sizes of segments"),
     }
 }
 

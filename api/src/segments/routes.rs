@@ -5,7 +5,7 @@ use serde_json::json;
 use sluice_schema::id::ProjectId;
 
 use super::model::{CreateSegment, Segment, SegmentDetail, UpdateSegment};
-use super::{estimate, store};
+use super::store;
 use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
@@ -58,7 +58,7 @@ pub(super) async fn create(
         )
         .await?;
     change.commit().await?;
-    estimate::soon(&state, scope.project);
+    state.estimates.soon(scope.project);
     Ok((StatusCode::CREATED, Json(segment)))
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn update(
     }
     let segment = read_back(&mut change, id).await?;
     change.commit().await?;
-    estimate::soon(&state, scope.project);
+    state.estimates.soon(scope.project);
     Ok(Json(segment))
 }
 

@@ -18,6 +18,7 @@ use super::store;
 use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
+use crate::config;
 use crate::error::ApiResult;
 
 /// How many are sent at once, by this process.
@@ -105,7 +106,7 @@ async fn woken(pool: &PgPool, listener: &mut Option<PgListener>) {
 }
 
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
+    let mut listener = config::listener(pool).await?;
     listener.listen(WEBHOOKS_CHANNEL).await?;
     Ok(listener)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sluice_api::state::Policy;
 
 use crate::table::{but, refuse};
-use crate::world::{ADMIN, Caller, EDITOR, VIEWER, World, keys, request, with_body};
+use crate::world::{ADMIN, Caller, EDITOR, THEIR_ADMIN, VIEWER, World, keys, request, with_body};
 
 const NOBODY: Caller = Caller {
     token: "",
@@ -372,6 +372,115 @@ async fn an_active_account_joins_at_once_and_wrong_invites_are_refused() {
         &[(body, 403, "admin")],
     )
     .await;
+}
+
+#[tokio::test]
+async fn an_invite_opens_no_project_of_others() {
+    let world = World::start().await;
+    let body = json!({ "email": "new@example.test", "name": "New", "role": "admin" });
+    let ours = world.post(ADMIN, "/auth/invite", &body).await.expect(201);
+    refuse(
+        &world,
+        THEIR_ADMIN,
+        Method::POST,
+        "/auth/invite",
+        &[(body.clone(), 409, "another project")],
+    )
+    .await;
+    // The token is still that of the first invite, which is over at last.
+    world.wait(TimeDelta::days(7));
+    let theirs = world.post(THEIR_ADMIN, "/auth/invite", &body).await;
+    let theirs = theirs.expect(201);
+    assert_eq!(theirs["id"], ours["id"]);
+    let accept = json!({ "inviteToken": theirs["inviteToken"], "password": "correct horse" });
+    world
+        .post(NOBODY, "/auth/accept-invite", &accept)
+        .await
+        .expect(204);
+    let login = json!({ "email": "new@example.test", "password": "correct horse" });
+    let session = world.post(NOBODY, "/auth/login", &login).await.expect(200);
+    let new = holder(session["token"].as_str().unwrap(), "ours");
+    world.get(new, "/branches").await.expect(404);
+    let projects = world.get(new, "/projects").await.expect(200);
+    assert_eq!(projects[0]["slug"], "theirs");
+    // Who is active joins without a token.
+    let joined = world.post(ADMIN, "/auth/invite", &body).await.expect(201);
+    assert_eq!(joined["inviteToken"], "");
+    world.get(new, "/branches").await.expect(200);
+}
+
+#[tokio::test]
+async fn an_activation_is_in_the_log_of_its_project_and_nobody_logs_in_before() {
+    let world = World::start().await;
+    let body = json!({ "email": "new@example.test", "name": "New" });
+    let invited = world.post(ADMIN, "/auth/invite", &body).await.expect(201);
+    for password in ["", "correct horse"] {
+        let login = json!({ "email": "new@example.test", "password": password });
+        world.post(NOBODY, "/auth/login", &login).await.expect(401);
+    }
+    let accept = json!({ "inviteToken": invited["inviteToken"], "password": "correct horse" });
+    world
+        .post(NOBODY, "/auth/accept-invite", &accept)
+        .await
+        .expect(204);
+    let entry = world.audit().await.remove(0);
+    assert_eq!(
+        (&entry["action"], &entry["entityType"], &entry["entityId"]),
+        (&json!("user.activated"), &json!("user"), &invited["id"])
+    );
+    assert_eq!(
+        (&entry["actorType"], &entry["actorName"]),
+        (&json!("user"), &json!("New"))
+    );
+    let members = world.get(VIEWER, "/auth/users").await.expect(200);
+    let member = &members.as_array().unwrap()[0];
+    assert_eq!(
+        (&member["role"], &member["hasPassword"], &member["isActive"]),
+        (&json!("editor"), &json!(true), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn many_logins_at_once_get_no_more_guesses() {
+    let world = World::start().await;
+    let login = json!({ "email": "who@example.test", "password": "wrong" });
+    let guesses = (0..40).map(|_| world.post(NOBODY, "/auth/login", &login));
+    let answers = futures_util::future::join_all(guesses).await;
+    let looked = answers.iter().filter(|answer| answer.status == 401);
+    assert_eq!(looked.count(), 10);
+}
+
+#[tokio::test]
+async fn a_blank_slug_is_none() {
+    let world = World::start().await;
+    let body = but(&registration(), &json!({ "projectSlug": " " }));
+    let made = world
+        .post(NOBODY, "/auth/register", &body)
+        .await
+        .expect(201);
+    let kim = holder(made["token"].as_str().unwrap(), "");
+    let projects = world.get(kim, "/projects").await.expect(200);
+    assert_eq!(projects[0]["slug"], "kim-doe");
+}
+
+#[tokio::test]
+async fn preflights_need_no_credential() {
+    let world = World::start().await;
+    let preflight = request(Method::OPTIONS, "/flags/1")
+        .header("origin", "https://dashboard.example.test")
+        .header("access-control-request-method", "PATCH")
+        .header(
+            "access-control-request-headers",
+            "authorization,x-project,if-match",
+        );
+    let answer = world.send(with_body(preflight, None)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["access-control-allow-origin"], "*");
+    let allowed = |name: &str| answer.headers[name].to_str().unwrap().to_lowercase();
+    let methods = allowed("access-control-allow-methods");
+    assert!(methods == "*" || methods.contains("patch"));
+    let headers = allowed("access-control-allow-headers");
+    assert!(headers.contains("authorization") && headers.contains("if-match"));
 }
 
 #[tokio::test]

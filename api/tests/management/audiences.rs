@@ -1,8 +1,12 @@
 //! Segments and contexts (management.md §11, 16).
 
+use std::time::Duration;
+
 use axum::http::Method;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
+use sluice_api::service;
+use sluice_service::admin::Readiness;
 
 use crate::table::{but, refuse, refuse_malformed};
 use crate::world::{BEGINNING, EDITOR, VIEWER, World, keys};
@@ -311,4 +315,64 @@ async fn contexts_are_searched_and_paged() {
     world.delete(EDITOR, &path).await.expect(404);
     world.get(VIEWER, &path).await.expect(404);
     world.get(VIEWER, "/contexts/x").await.expect(400);
+}
+
+#[tokio::test]
+async fn a_search_finds_letters_of_all_alphabets() {
+    let world = World::start().await;
+    let body = json!({ "kind": "user", "targetingKey": "u1", "name": "ÄRGER Ωmega" });
+    world.post(EDITOR, "/contexts", &body).await.expect(201);
+    for search in ["%C3%84RGER", "%CE%A9mega", "rger"] {
+        let path = format!("/contexts?search={search}");
+        let page = world.get(VIEWER, &path).await.expect(200);
+        assert_eq!(page["total"], 1, "{search}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_knows_how_many_recent_contexts_it_matches() {
+    let world = World::start().await;
+    let context = async |key: &str, plan: &str| {
+        let body = json!({ "kind": "user", "targetingKey": key, "attributes": { "plan": plan } });
+        world.post(EDITOR, "/contexts", &body).await.expect(201);
+    };
+    context("long-ago", "pro").await;
+    world.wait(TimeDelta::days(30));
+    for (key, plan) in [("a", "pro"), ("b", "pro"), ("c", "free")] {
+        context(key, plan).await;
+    }
+    let made = world
+        .post(EDITOR, "/segments", &segment())
+        .await
+        .expect(201);
+    let nobody = but(&segment(), &json!({ "key": "nobody", "conditions": [] }));
+    world.post(EDITOR, "/segments", &nobody).await.expect(201);
+    let readiness = Readiness::new();
+    let workers = tokio::spawn({
+        let state = world.state.clone();
+        async move { service::run_workers(state, &readiness).await }
+    });
+    let sizes = async || {
+        let list = world.get(VIEWER, "/segments").await.expect(200);
+        let list = list.as_array().unwrap().iter();
+        list.map(|segment| segment["estimatedDevices"].as_i64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    until(async || sizes().await == [0, 2]).await;
+    // A write counts again.
+    let change = json!({ "conditions": [{ "attribute": "plan", "operator": "eq", "valuesJson": ["free"] }] });
+    let path = format!("/segments/{}", made["id"]);
+    world.patch(EDITOR, &path, &change).await.expect(200);
+    until(async || sizes().await == [0, 1]).await;
+    workers.abort();
+}
+
+async fn until(holds: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never");
 }

@@ -196,8 +196,8 @@ async fn values(
     values
 }
 
-/// Everything that the database holds of a project.
-async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
+/// Where things of projects are.
+async fn tables(world: &World) -> Vec<String> {
     let tables: Vec<String> = sqlx::query_scalar(
         "select distinct table_name::text from information_schema.columns
          where table_schema = 'public' and column_name = 'project_id' order by 1",
@@ -206,8 +206,13 @@ async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
     .await
     .unwrap();
     assert!(tables.len() > 15, "{tables:?}");
+    tables
+}
+
+/// Everything that the database holds of a project.
+async fn snapshot(world: &World, slug: &str) -> Vec<(String, Value)> {
     let mut snapshot = Vec::new();
-    for table in tables {
+    for table in tables(world).await {
         let query = format!(
             "select coalesce(jsonb_agg(to_jsonb(t) order by to_jsonb(t)::text), '[]') from {table} t
              join projects p on p.id = t.project_id where p.slug = '{slug}'"
@@ -278,6 +283,30 @@ async fn what_belongs_to_another_project_does_not_exist() {
 }
 
 #[tokio::test]
+async fn a_deleted_project_leaves_nothing_but_its_end_in_the_log() {
+    let world = World::whole().await;
+    furnish(&world, THEIR_ADMIN).await;
+    let other = json!({ "name": "Other", "slug": "other" });
+    let made = world.post(THEIR_ADMIN, "/projects", &other).await;
+    made.expect(201);
+    let id = world
+        .number("select id from projects where slug = 'theirs'")
+        .await;
+    let deleted = world.delete(THEIR_ADMIN, "/projects/theirs").await;
+    deleted.expect(204);
+    // What tells others that it is gone may stay as well.
+    let kept = ["audit_log", "deleted_projects"];
+    for table in tables(&world).await {
+        let left = format!("select count(*) from {table} where project_id = {id}");
+        let left = world.number(&left).await;
+        assert!(
+            left == 0 || (left == 1 && kept.contains(&table.as_str())),
+            "{table}: {left}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn every_route_asks_for_its_role() {
     let world = World::whole().await;
     let roles = ["publishable", "viewer", "editor", "admin"];
@@ -336,60 +365,117 @@ async fn every_route_asks_for_its_role() {
     }
 }
 
-/// The table of management.md §20.1, as far as the routes exist.
+/// The table of management.md §20.1, but for the optional `/assets/presign`.
+/// `P`: nobody, `S`: a session, `B`: any credential; the others are roles.
+const CONTRACT: &str = "
+    P GET /auth/setup-status
+    P POST /auth/register
+    P POST /auth/login
+    P POST /auth/accept-invite
+    B POST /auth/logout
+    S GET /auth/me
+    V GET /auth/users
+    A POST /auth/invite
+    A GET /auth/api-keys
+    A POST /auth/api-keys
+    A POST /auth/api-keys/{id}/revoke
+    A DELETE /auth/api-keys/{id}
+    B GET /projects
+    S POST /projects
+    S DELETE /projects/{slug}
+    V GET /updates
+    E POST /updates
+    E PATCH /updates/{id}
+    E DELETE /updates/{id}
+    E POST /updates/{id}/republish
+    V GET /updates/{id}/history
+    E POST /assets/upload
+    V GET /builds
+    E POST /builds
+    E POST /builds/{id}/publish
+    E DELETE /builds/{id}
+    V GET /branches
+    E POST /branches
+    E DELETE /branches/{name}
+    V GET /channels
+    E POST /channels
+    E PATCH /channels/{name}
+    E DELETE /channels/{name}
+    V GET /flags
+    E POST /flags
+    V GET /flags/{id}
+    E PATCH /flags/{id}
+    E DELETE /flags/{id}
+    E POST /flags/{id}/rules
+    E PATCH /flags/{id}/rules/{ruleId}
+    E DELETE /flags/{id}/rules/{ruleId}
+    E PATCH /flags/{id}/variations/{variationId}
+    E PATCH /flags/{id}/env/{channelName}
+    V GET /segments
+    E POST /segments
+    V GET /segments/{id}
+    E PATCH /segments/{id}
+    E DELETE /segments/{id}
+    V GET /webhooks
+    E POST /webhooks
+    E PATCH /webhooks/{id}
+    E DELETE /webhooks/{id}
+    V GET /webhooks/{id}/deliveries
+    V GET /audit-log
+    E POST /rollback
+    V GET /user-overrides
+    E POST /user-overrides
+    E DELETE /user-overrides/{id}
+    V GET /contexts
+    E POST /contexts
+    V GET /contexts/kinds
+    V GET /contexts/{id}
+    E DELETE /contexts/{id}
+    V GET /gc
+    A POST /gc
+    P GET /healthz
+";
+
 #[tokio::test]
-async fn routes_ask_for_the_role_that_the_contract_names() {
+async fn every_route_of_the_contract_is_there_and_asks_for_its_role() {
     let world = World::whole().await;
     let routes = routes(&world).await;
-    let admin = [
-        "/auth/invite",
-        "/auth/api-keys",
-        "/auth/api-keys/{id}",
-        "/auth/api-keys/{id}/revoke",
-    ];
-    let open = [
-        "/auth/setup-status",
-        "/auth/register",
-        "/auth/login",
-        "/auth/accept-invite",
-        "/auth/logout",
-        "/auth/me",
-        "/projects",
-        "/projects/{slug}",
-        "/healthz",
-    ];
-    let areas = [
-        "/branches",
-        "/channels",
-        "/flags",
-        "/segments",
-        "/webhooks",
-        "/audit-log",
-        "/user-overrides",
-        "/contexts",
-        "/auth/users",
-    ];
-    let mut seen = 0;
-    for route in &routes {
-        let path = route.path.as_str();
-        let expected = if open.contains(&path) {
-            None
-        } else if admin.contains(&path) || (path == "/gc" && route.method == Method::POST) {
-            Some("admin")
-        } else if areas
-            .iter()
-            .any(|area| path == *area || path.starts_with(&format!("{area}/")))
-        {
-            Some(if route.method == Method::GET {
-                "viewer"
-            } else {
-                "editor"
-            })
-        } else {
-            continue;
+    let mut rows = 0;
+    for row in CONTRACT.lines().filter(|row| !row.trim().is_empty()) {
+        let [code, method, path] = row.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{row}");
         };
-        assert_eq!(route.role.as_deref(), expected, "{} {path}", route.method);
-        seen += 1;
+        let route = routes
+            .iter()
+            .find(|route| route.method == method && route.path == path)
+            .unwrap_or_else(|| panic!("no route: {row}"));
+        let role = match code {
+            "V" => Some("viewer"),
+            "E" => Some("editor"),
+            "A" => Some("admin"),
+            _ => None,
+        };
+        assert_eq!(route.role.as_deref(), role, "{row}");
+        // Without any credential: welcome at P alone.
+        let path = route.with(&vec!["999999".to_owned(); route.parameters().len()]);
+        let nobody = with_body(request(route.method.clone(), &path), route.body.as_ref());
+        let got = world.send(nobody).await;
+        let is_refused = got.status == 401 && got.headers.contains_key("www-authenticate");
+        let wrong_login = path == "/auth/login";
+        assert_eq!(is_refused, code != "P" || wrong_login, "{row}: {got:?}");
+        // A key is nobody at S, and one that ships inside an app nowhere but at P.
+        for (token, refused) in [
+            ("key-ours-admin", code == "S"),
+            ("key-ours-publishable", code != "P"),
+        ] {
+            let caller = Caller {
+                token,
+                project: "ours",
+            };
+            let got = world.call(caller, route.method.clone(), &path, route.body.as_ref());
+            assert_eq!(got.await.status == 403, refused, "{token} {row}");
+        }
+        rows += 1;
     }
-    assert!(seen >= 50, "{seen}");
+    assert_eq!(rows, 66);
 }

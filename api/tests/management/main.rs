@@ -6,6 +6,8 @@
 
 mod accounts;
 mod audiences;
+mod audited;
+mod dead_network;
 mod every_route;
 mod flag_rules;
 mod flags;

@@ -1,6 +1,7 @@
 //! Projects and their API keys (management.md §4–5).
 
 use axum::http::Method;
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::accounts::{KEY, holder};
@@ -48,6 +49,12 @@ async fn api_keys_are_shown_once_used_and_ended() {
     assert_eq!(world.last_audit().await.3, "CI");
     world.get(caller, "/auth/api-keys").await.expect(403);
     assert_eq!(shown().await["lastUsedAt"], BEGINNING);
+    // About a minute exact, so that not every read is a write.
+    for (seconds, last) in [(59, BEGINNING), (1, "2026-01-02T03:05:05Z")] {
+        world.wait(TimeDelta::seconds(seconds));
+        world.get(caller, "/branches").await.expect(200);
+        assert_eq!(shown().await["lastUsedAt"], last);
+    }
     world
         .get(
             Caller {
@@ -121,6 +128,27 @@ async fn wrong_api_keys_are_refused() {
             ))
             .await,
         1
+    );
+}
+
+#[tokio::test]
+async fn a_projects_log_begins_with_its_creation() {
+    let world = World::start().await;
+    let body = json!({ "name": "Second", "slug": "second-app" });
+    let made = world.post(ADMIN, "/projects", &body).await.expect(201);
+    let second = Caller {
+        project: "second-app",
+        ..ADMIN
+    };
+    let log = world.get(second, "/audit-log").await.expect(200);
+    assert_eq!(log.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&log[0]["action"], &log[0]["entityType"]),
+        (&json!("project.created"), &json!("project"))
+    );
+    assert_eq!(
+        (&log[0]["entityId"], &log[0]["details"]),
+        (&made["id"], &body)
     );
 }
 
