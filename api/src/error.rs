@@ -249,12 +249,7 @@ fn of_sqlstate(state: &str, constraint: Option<&str>) -> Option<ApiError> {
         }
         // unique_violation, foreign_key_violation, restrict_violation
         "23505" | "23503" | "23001" => {
-            let constraint = constraint.unwrap_or_default();
-            // It was deleted while the request was under way.
-            if state == "23503" && constraint.ends_with("_project_id_fkey") {
-                return Some(ApiError::not_found("project"));
-            }
-            conflict_of(constraint).map(ApiError::conflict)
+            conflict_of(constraint.unwrap_or_default()).map(ApiError::conflict)
         }
         // character_not_in_repertoire, untranslatable_character
         "22021" | "22P05" => Some(ApiError::bad_request(
@@ -313,8 +308,6 @@ mod tests {
         let gone = of_sqlstate("23503", Some("blobs_project_id_fkey")).expect("a known constraint");
         assert_eq!(gone.status(), StatusCode::NOT_FOUND);
         assert!(of_sqlstate("42P01", None).is_none());
-        let gone = of_sqlstate("23503", Some("flags_project_id_fkey")).expect("a project");
-        assert_eq!(gone.status(), StatusCode::NOT_FOUND);
     }
 
     #[test]
