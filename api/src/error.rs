@@ -96,16 +96,6 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
-    /// 412: somebody else has changed it since.
-    pub fn precondition_failed(what: &str) -> Self {
-        let message = format!("{what} has changed since that version");
-        Self::new(
-            StatusCode::PRECONDITION_FAILED,
-            "precondition_failed",
-            message,
-        )
-    }
-
     /// 413: the body is larger than the route takes.
     pub fn too_large(limit_bytes: usize) -> Self {
         let message = format!("the body is larger than {limit_bytes} bytes");

@@ -4,12 +4,10 @@
 //! [`Query`], and one of the bodies; axum runs them in the order of the
 //! arguments.
 
-use std::convert::Infallible;
-
 use axum::extract::rejection::{PathRejection, RawPathParamsRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_MATCH};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -77,40 +75,6 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
 fn has_value(pair: &str) -> bool {
     pair.split_once('=')
         .is_some_and(|(_, value)| !value.is_empty())
-}
-
-/// The header `If-Match`: the versions of a thing that may be changed. Without it
-/// any may.
-#[derive(Debug)]
-pub struct IfMatch(Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let lists = parts.headers.get_all(IF_MATCH).iter();
-        let lists: Vec<_> = lists
-            .map(|list| String::from_utf8_lossy(list.as_bytes()))
-            .collect();
-        Ok(Self((!lists.is_empty()).then(|| lists.join(","))))
-    }
-}
-
-impl IfMatch {
-    /// 412 unless the version is among those that may be changed. A tag that a
-    /// proxy has made weak counts as what it was.
-    pub(crate) fn check(&self, what: &str, version: &str) -> Result<(), ApiError> {
-        let Some(list) = &self.0 else { return Ok(()) };
-        let mut tags = list.split(',').map(str::trim);
-        let is_version = |tag: &str| {
-            let tag = tag.strip_prefix("W/").unwrap_or(tag);
-            tag == "*" || tag.strip_prefix('"').and_then(|t| t.strip_suffix('"')) == Some(version)
-        };
-        if tags.any(is_version) {
-            return Ok(());
-        }
-        Err(ApiError::precondition_failed(what))
-    }
 }
 
 /// A JSON body of at most `LIMIT_BYTES`.
@@ -248,18 +212,6 @@ mod tests {
         assert!(format!("{error:?}").contains("conditions"), "{error:?}");
         assert!(parse_json::<Body>(br#"{"conditions":[]} x"#).is_err());
         assert!(parse_json::<Body>(b" [[]]").is_err());
-    }
-
-    #[test]
-    fn a_version_must_be_among_those_that_may_be_changed() {
-        let check = |header: &str| IfMatch(Some(header.to_owned())).check("flag", "7").is_ok();
-        for allowing in ["\"7\"", "*", "\"6\", \"7\"", "W/\"7\""] {
-            assert!(check(allowing), "{allowing}");
-        }
-        for refusing in ["\"8\"", "7", "", "\"77\""] {
-            assert!(!check(refusing), "{refusing}");
-        }
-        assert!(IfMatch(None).check("flag", "7").is_ok());
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
 use crate::error::ApiResult;
-use crate::extract::{IfMatch, JsonBody, Path};
+use crate::extract::{JsonBody, Path};
 use crate::scope::Editor;
 use crate::text;
 
@@ -22,20 +22,16 @@ use crate::text;
 /// need not be configured.
 #[utoipa::path(patch, path = "/flags/{id}/env/{channelName}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("channelName" = String, Path),
-           ("If-Match" = Option<String>, Header, description = "ETag of the flag")), request_body = UpdateEnvSetting,
-    responses((status = 200, body = EnvSetting),
-              (status = 412, description = "The flag has changed since")))]
+    params(("id" = i64, Path), ("channelName" = String, Path)), request_body = UpdateEnvSetting,
+    responses((status = 200, body = EnvSetting)))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, channel)): Path<(i64, String)>,
-    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateEnvSetting>,
 ) -> ApiResult<Json<EnvSetting>> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check("the flag", &locked.flag.version)?;
     let channel = text::required("channelName", &channel, text::NAME_CHARS)?;
     let default_value = body.default_value.map(|value| {
         typed_as_variation("defaultValue", locked.flag_type, &locked.variations, value)

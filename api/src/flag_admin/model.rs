@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::HeaderName;
-use axum::http::header::ETAG;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,17 +30,6 @@ pub(crate) struct Flag {
     created_by_name: Option<String>,
     pub(super) created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    /// Another one after each change of the flag or of what belongs to it: the
-    /// transaction that made it.
-    #[serde(skip)]
-    pub(super) version: String,
-}
-
-impl Flag {
-    /// For `If-Match`.
-    pub(super) fn etag(&self) -> [(HeaderName, String); 1] {
-        [(ETAG, format!("\"{}\"", self.version))]
-    }
 }
 
 /// What a channel says differently.

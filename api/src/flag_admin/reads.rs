@@ -19,7 +19,7 @@ pub(super) async fn list(pool: &PgPool, project: ProjectId) -> Result<Vec<FlagLi
         .await?;
     let flags: Vec<Flag> = sqlx::query_as(
         "select id, project_id, name, key, flag_type, default_value, enabled, description,
-                created_by_name, created_at, updated_at, xmin::text as version
+                created_by_name, created_at, updated_at
          from flags where project_id = $1 order by key collate \"C\"",
     )
     .bind(project.0)
@@ -41,7 +41,7 @@ pub(super) async fn detail(
 ) -> Result<Option<FlagDetail>> {
     let flag: Option<Flag> = sqlx::query_as(
         "select id, project_id, name, key, flag_type, default_value, enabled, description,
-                created_by_name, created_at, updated_at, xmin::text as version
+                created_by_name, created_at, updated_at
          from flags where project_id = $1 and id = $2",
     )
     .bind(project.0)

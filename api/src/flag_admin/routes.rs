@@ -3,7 +3,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use sluice_schema::id::ProjectId;
 
@@ -15,7 +14,7 @@ use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{IfMatch, JsonBody, Path};
+use crate::extract::{JsonBody, Path};
 use crate::insights::evaluations::store::{CountedFlag, totals_by_flag};
 use crate::scope::{Editor, Viewer};
 use crate::text;
@@ -54,20 +53,18 @@ async fn count_evaluations(state: &ApiState, project: ProjectId, flags: &mut [Fl
 
 /// A flag with its settings, rules and variations.
 #[utoipa::path(get, path = "/flags/{id}", tag = "flags", security(("bearer" = ["viewer"])),
-    params(("id" = i64, Path)),
-    responses((status = 200, body = FlagDetail, headers(("etag" = String, description = "For `If-Match`")))))]
+    params(("id" = i64, Path)), responses((status = 200, body = FlagDetail)))]
 pub(super) async fn get(
     State(state): State<ApiState>,
     Viewer(scope): Viewer,
     Path(id): Path<i64>,
-) -> ApiResult<impl IntoResponse> {
+) -> ApiResult<Json<FlagDetail>> {
     let mut snapshot = state.postgres.begin().await?;
     sqlx::query("set transaction isolation level repeatable read, read only")
         .execute(&mut *snapshot)
         .await?;
     let detail = reads::detail(&mut snapshot, scope.project, id).await?;
-    let detail = detail.ok_or_else(|| ApiError::not_found("flag"))?;
-    Ok((detail.flag.etag(), Json(detail)))
+    detail.map(Json).ok_or_else(|| ApiError::not_found("flag"))
 }
 
 /// Makes a flag with its variations.
@@ -78,7 +75,7 @@ pub(super) async fn create(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     JsonBody(body): JsonBody<CreateFlag>,
-) -> ApiResult<impl IntoResponse> {
+) -> ApiResult<(StatusCode, Json<FlagDetail>)> {
     let new = body.check()?;
     let mut change = Change::begin(&state, &scope).await?;
     let id = store::insert(&mut change, &new).await?;
@@ -88,30 +85,24 @@ pub(super) async fn create(
     let detail = reads::detail(change.connection(), project, id).await?;
     let detail = detail.ok_or_else(|| ApiError::internal("a new flag cannot be read"))?;
     change.commit().await?;
-    Ok((StatusCode::CREATED, detail.flag.etag(), Json(detail)))
+    Ok((StatusCode::CREATED, Json(detail)))
 }
 
 /// Changes a flag; its key and type stay.
-///
-/// With `If-Match`, only if neither it nor what belongs to it has changed since.
 #[utoipa::path(patch, path = "/flags/{id}", tag = "flags", security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "ETag of the flag")),
-    request_body = UpdateFlag,
-    responses((status = 200, body = Flag, headers(("etag" = String, description = "For `If-Match`"))),
-              (status = 412, description = "The flag has changed since")))]
+    params(("id" = i64, Path)), request_body = UpdateFlag,
+    responses((status = 200, body = Flag)))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path(id): Path<i64>,
-    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateFlag>,
-) -> ApiResult<impl IntoResponse> {
+) -> ApiResult<Json<Flag>> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
-    if_match.check("the flag", &locked.flag.version)?;
     let (to, changed) = difference(&locked, body)?;
     if changed.is_empty() {
-        return Ok((locked.flag.etag(), Json(locked.flag)));
+        return Ok(Json(locked.flag));
     }
     let flag = store::update(&mut change, id, &to).await?;
     let only_switched = changed.keys().all(|field| field == "enabled");
@@ -124,7 +115,7 @@ pub(super) async fn update(
     details.insert("key".to_owned(), json!(flag.key));
     change.audit(action, id, Value::Object(details)).await?;
     change.commit().await?;
-    Ok((flag.etag(), Json(flag)))
+    Ok(Json(flag))
 }
 
 /// What the body changes, and the same for the audit log.

@@ -12,7 +12,7 @@ use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{IfMatch, JsonBody, Path};
+use crate::extract::{JsonBody, Path};
 use crate::flags::eval::{self, RuleConfig};
 use crate::scope::Editor;
 use crate::text;
@@ -52,21 +52,17 @@ pub(super) async fn create(
 /// Changes a rule; its type and channel stay.
 #[utoipa::path(patch, path = "/flags/{id}/rules/{ruleId}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("ruleId" = i64, Path),
-           ("If-Match" = Option<String>, Header, description = "ETag of the flag")), request_body = UpdateRule,
+    params(("id" = i64, Path), ("ruleId" = i64, Path)), request_body = UpdateRule,
     responses((status = 200, body = Rule),
-              (status = 412, description = "The flag has changed since"),
               (status = 409, description = "A rollout that is under way owns it")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, rule_id)): Path<(i64, i64)>,
-    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateRule>,
 ) -> ApiResult<Json<Rule>> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check("the flag", &locked.flag.version)?;
     let stored = find(&mut change, flag_id, rule_id).await?;
     let stored = stored.ok_or_else(|| ApiError::not_found("rule"))?;
     let (config, value) = merge(&stored, &body);

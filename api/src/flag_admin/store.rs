@@ -22,7 +22,7 @@ pub(super) struct Locked {
 pub(super) async fn lock(change: &mut Change, id: i64) -> ApiResult<Locked> {
     let flag: Option<Flag> = sqlx::query_as(
         "select id, project_id, name, key, flag_type, default_value, enabled, description,
-                created_by_name, created_at, updated_at, xmin::text as version
+                created_by_name, created_at, updated_at
          from flags where project_id = $1 and id = $2 for update",
     )
     .bind(change.project())
@@ -121,7 +121,7 @@ pub(super) async fn update(change: &mut Change, id: i64, to: &FlagChange) -> Res
             updated_at = $8
          where project_id = $1 and id = $2
          returning id, project_id, name, key, flag_type, default_value, enabled, description,
-                   created_by_name, created_at, updated_at, xmin::text as version",
+                   created_by_name, created_at, updated_at",
     )
     .bind(change.project())
     .bind(id)

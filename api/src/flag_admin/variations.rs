@@ -12,7 +12,7 @@ use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
-use crate::extract::{IfMatch, JsonBody, Path};
+use crate::extract::{JsonBody, Path};
 use crate::flags::eval;
 use crate::scope::Editor;
 use crate::text;
@@ -20,20 +20,16 @@ use crate::text;
 /// Changes a variation, and with its value everything that gives it.
 #[utoipa::path(patch, path = "/flags/{id}/variations/{variationId}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("variationId" = i64, Path),
-           ("If-Match" = Option<String>, Header, description = "ETag of the flag")), request_body = UpdateVariation,
-    responses((status = 200, body = Variation),
-              (status = 412, description = "The flag has changed since")))]
+    params(("id" = i64, Path), ("variationId" = i64, Path)), request_body = UpdateVariation,
+    responses((status = 200, body = Variation)))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, id)): Path<(i64, i64)>,
-    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateVariation>,
 ) -> ApiResult<Json<Variation>> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check("the flag", &locked.flag.version)?;
     let stored = locked
         .variations
         .iter()
