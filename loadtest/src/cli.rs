@@ -29,7 +29,7 @@ enum Command {
         #[command(subcommand)]
         what: Drill,
     },
-    /// Serve one variant of a benchmark (used by `bench edge`).
+    /// Serve one variant of a benchmark (used by `bench edge` and `bench flags`).
     #[command(hide = true)]
     Serve(serve::Options),
 }
@@ -48,6 +48,22 @@ enum Bench {
     Edge {
         #[command(flatten)]
         options: bench::edge::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The API's CPU per request for devices that ask for flags.
+    Flags {
+        #[command(flatten)]
+        options: bench::flags::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Thousands of open flag streams on one API process, and a change at all of them.
+    Streams {
+        #[command(flatten)]
+        options: bench::streams::Options,
         /// End with one JSON object.
         #[arg(long)]
         json: bool,
@@ -92,6 +108,22 @@ pub async fn execute(arguments: Arguments) -> Result<bool, Error> {
             let report = bench::writer::run(options, say).await?;
             println!("{}", report.table());
             print_json(json, &report)
+        }
+        Command::Bench {
+            what: Bench::Flags { options, json },
+        } => {
+            let report = bench::flags::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)?;
+            Ok(report.is_met())
+        }
+        Command::Bench {
+            what: Bench::Streams { options, json },
+        } => {
+            let report = bench::streams::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)?;
+            Ok(report.is_met())
         }
         Command::Drill {
             what: Drill::Services { options, json },

@@ -1,6 +1,7 @@
-//! One variant of `bench edge`, in a process of its own.
+//! One variant of a benchmark, in a process of its own.
 
 mod edge;
+pub mod fixed;
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ enum Variant {
     Json,
     Fsync,
     Edge,
+    Fixed,
 }
 
 /// Serves until standard input ends.
@@ -36,6 +38,10 @@ pub async fn serve(options: Options) -> Result<bool, Error> {
         Variant::Bare => Baseline::Bare,
         Variant::Json => Baseline::Json,
         Variant::Fsync => Baseline::Fsync(GroupSync::start(&options.dir)?),
+        Variant::Fixed => {
+            fixed::serve(listener, &options.dir).await?;
+            return Ok(true);
+        }
         Variant::Edge => {
             edge::serve(listener, &options.dir).await?;
             return Ok(true);
