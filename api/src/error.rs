@@ -96,6 +96,15 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// 412: it is not what the client thinks it is.
+    pub fn precondition_failed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition_failed",
+            message,
+        )
+    }
+
     /// 413: the body is larger than the route takes.
     pub fn too_large(limit_bytes: usize) -> Self {
         let message = format!("the body is larger than {limit_bytes} bytes");

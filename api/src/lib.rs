@@ -47,6 +47,7 @@ pub mod state;
 pub mod storage;
 pub mod text;
 mod user_overrides;
+mod version;
 pub mod webhooks;
 
 use axum::Router;

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod audiences;
+mod editors;
 mod every_route;
 mod flag_rules;
 mod flags;
