@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::time::timeout;
 
+use crate::flags::FlagLimits;
 use crate::state::Policy;
 use crate::storage::StorageConfig;
 
@@ -66,7 +67,26 @@ pub fn read_policy(reader: &mut ConfigReader) -> Policy {
         close_registration: registration == Registration::Closed,
         // Whether webhooks may be sent to addresses that are not public.
         allow_private_webhooks: reader.value("SLUICE_WEBHOOKS_ALLOW_PRIVATE", false),
+        flag_limits: read_flag_limits(reader),
         ..Policy::default()
+    }
+}
+
+/// `SLUICE_FLAGS_PROJECT_RATE` and `SLUICE_FLAGS_DEVICE_RATE`: requests a second
+/// to the flag routes for devices, of a project and of one device. Default
+/// 1,000 and 20; at least 1.
+fn read_flag_limits(reader: &mut ConfigReader) -> FlagLimits {
+    let default = FlagLimits::default();
+    let mut rate = |name, default| {
+        let rate: f64 = reader.value(name, default);
+        if !rate.is_finite() || rate < 1.0 {
+            reader.problem(name, "must be at least 1");
+        }
+        rate
+    };
+    FlagLimits {
+        project_per_s: rate("SLUICE_FLAGS_PROJECT_RATE", default.project_per_s),
+        device_per_s: rate("SLUICE_FLAGS_DEVICE_RATE", default.device_per_s),
     }
 }
 
@@ -210,6 +230,24 @@ mod tests {
         let problems = read(&[]).unwrap_err().to_string();
         assert!(problems.contains("SLUICE_POSTGRES_URL") && problems.contains("1 problem"));
         assert!(read(&[("SLUICE_POSTGRES_URL", "postgres://u:p@localhost/db")]).is_ok());
+    }
+
+    #[test]
+    fn devices_may_be_held_to_other_rates() {
+        let url = ("SLUICE_POSTGRES_URL", "postgres://u:p@localhost/db");
+        let limits = |project| {
+            let read = read(&[url, ("SLUICE_FLAGS_PROJECT_RATE", project)]);
+            read.map(|config| config.policy.flag_limits)
+        };
+        let limits_of = limits("5e3").unwrap();
+        assert_eq!(
+            (limits_of.project_per_s, limits_of.device_per_s),
+            (5_000.0, 20.0)
+        );
+        for refused in ["0", "0.5", "-1", "nan", "inf"] {
+            let problems = limits(refused).unwrap_err().to_string();
+            assert!(problems.contains("SLUICE_FLAGS_PROJECT_RATE"), "{problems}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -38,6 +39,10 @@ pub struct ApiError {
     retry_after_s: Option<u32>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
+
+/// Why we failed, on its way to the log with the response.
+#[derive(Clone)]
+pub(crate) struct Cause(pub(crate) Arc<dyn Error + Send + Sync>);
 
 /// Result of a handler or a store.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -94,6 +99,15 @@ impl ApiError {
     /// 409: the state of things forbids it.
     pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
+    /// 412: it is not what the client thinks it is.
+    pub fn precondition_failed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition_failed",
+            message,
+        )
     }
 
     /// 413: the body is larger than the route takes.
@@ -172,18 +186,10 @@ impl ApiError {
     pub fn message(&self) -> &str {
         &self.message
     }
-
-    fn log(&self) {
-        if let Some(cause) = &self.cause {
-            let (status, cause) = (self.status.as_u16(), cause.as_ref());
-            tracing::error!(status, cause, "a request failed for a reason of ours");
-        }
-    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.log();
         let body = ErrorBody {
             error: self.message,
             code: self.code,
@@ -195,6 +201,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(Cause(cause.into()));
         }
         response
     }

@@ -4,6 +4,8 @@
 //! [`Query`], and one of the bodies; axum runs them in the order of the
 //! arguments.
 
+use std::borrow::Cow;
+
 use axum::extract::rejection::{PathRejection, RawPathParamsRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
@@ -64,12 +66,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 }
 
 fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
-    let given: Vec<_> = query.split('&').filter(|pair| has_value(pair)).collect();
-    let given = given.join("&");
-    let deserializer =
-        serde_urlencoded::Deserializer::new(form_urlencoded::parse(given.as_bytes()));
-    serde_path_to_error::deserialize(deserializer)
-        .map_err(|error| ApiError::bad_request(format!("bad query: {error}")))
+    let given = if query.split('&').all(has_value) {
+        Cow::Borrowed(query)
+    } else {
+        let given: Vec<_> = query.split('&').filter(|pair| has_value(pair)).collect();
+        Cow::Owned(given.join("&"))
+    };
+    let pairs = || serde_urlencoded::Deserializer::new(form_urlencoded::parse(given.as_bytes()));
+    // Where it went wrong is found out only if something did.
+    T::deserialize(pairs()).or_else(|_| {
+        serde_path_to_error::deserialize(pairs())
+            .map_err(|error| ApiError::bad_request(format!("bad query: {error}")))
+    })
 }
 
 fn has_value(pair: &str) -> bool {
@@ -137,6 +145,10 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         .is_some_and(|first| *first == b'[')
     {
         return Err(ApiError::bad_request("bad body: expected an object"));
+    }
+    // Where it went wrong is found out only if something did.
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer)

@@ -5,6 +5,7 @@
 //! [`live`] keeps the compiled rules in memory true to Postgres; the routes and
 //! the [`stream`] only read them. What people do with flags is elsewhere.
 
+mod ages;
 mod directory;
 pub mod eval;
 pub(crate) mod limit;
@@ -15,6 +16,7 @@ mod routes;
 mod rules;
 mod store;
 mod stream;
+mod tags;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,7 +25,11 @@ pub use self::limit::FlagLimits;
 pub use self::live::Flags;
 use crate::ApiState;
 
-/// Routes of this area, relative to the base path; merged by the crate root.
+/// The routes that devices call most.
+pub(crate) const HOT_ROUTES: [&str; 2] = [routes::DEFINITIONS_PATH, routes::BULK_PATH];
+
+/// Routes of this area, with the base path: a nested router costs each request
+/// a new path. Merged by the crate root.
 pub(crate) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(routes::definitions))

@@ -3,7 +3,8 @@
 //!
 //! # The path of a request
 //!
-//! 1. [`router`] gives it an id, answers CORS preflights, and finds its handler.
+//! 1. [`router`] finds its handler; what surrounds it gives it an id and answers
+//!    CORS preflights.
 //! 2. Extractors check, in the order of management.md §1.2: the credential
 //!    (401), `X-Project` (400, 404), the role (403), path and query (400), the
 //!    body (413, 415, 400). What they leave is a [`scope::ProjectScope`].
@@ -45,8 +46,10 @@ mod segments;
 pub mod service;
 pub mod state;
 pub mod storage;
+mod surround;
 pub mod text;
 mod user_overrides;
+mod version;
 pub mod webhooks;
 
 use axum::Router;
@@ -77,12 +80,10 @@ fn routes(heartbeat: &Heartbeat) -> OpenApiRouter<ApiState> {
         .merge(webhooks::router())
         .merge(insights::router());
     let guard = from_fn_with_state(heartbeat.clone(), heartbeat::guard);
-    // Files may take long to be had, but do not wait for Postgres meanwhile.
-    let device_facing = flags::router()
-        .layer(guard.clone())
-        .merge(releases::device_router());
-    http::assemble(management.layer(guard.clone()), device_facing)
-        .merge(flags::ofrep_router().layer(guard))
+    // Devices are answered from memory; what may wait for Postgres says so itself.
+    http::assemble(management.layer(guard), releases::device_router())
+        .merge(flags::router())
+        .merge(flags::ofrep_router())
 }
 
 /// The whole API under `/v1/ota`, its description at `/v1/ota/openapi.json` and

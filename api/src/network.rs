@@ -3,31 +3,50 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
 use sluice_service::proxies::TrustedProxies;
+use tower::Service;
+use tower::layer::layer_fn;
 
 /// `router`, for which a request comes from whom trusted proxies say. For a
 /// server that does not resolve `X-Forwarded-For` itself.
 pub fn behind(router: Router, proxies: TrustedProxies) -> Router {
-    router.layer(from_fn_with_state(Arc::new(proxies), resolve))
+    let proxies = Arc::new(proxies);
+    router.layer(layer_fn(move |inner| Behind {
+        inner,
+        proxies: Arc::clone(&proxies),
+    }))
 }
 
-async fn resolve(
-    State(proxies): State<Arc<TrustedProxies>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    if let Some(ConnectInfo(peer)) = peer {
-        let client = proxies.client(*peer, request.headers());
-        request.extensions_mut().insert(ConnectInfo(client));
+#[derive(Clone)]
+struct Behind<S> {
+    inner: S,
+    proxies: Arc<TrustedProxies>,
+}
+
+impl<S: Service<Request>> Service<Request> for Behind<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
     }
-    next.run(request).await
+
+    fn call(&mut self, mut request: Request) -> S::Future {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        if let Some(ConnectInfo(peer)) = peer.copied() {
+            let client = self.proxies.client(peer, request.headers());
+            if client != peer {
+                request.extensions_mut().insert(ConnectInfo(client));
+            }
+        }
+        self.inner.call(request)
+    }
 }
 
 /// The client's address, if the server told. Behind a proxy it is the proxy's,

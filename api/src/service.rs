@@ -46,6 +46,7 @@ pub async fn run_workers(state: ApiState, readiness: &Readiness) {
         state.heartbeat.follow(&state.postgres, &postgres),
         work_over_postgres(&state, &migrations),
         state.bulk_counts.keep_storing(&state.clickhouse),
+        state.flags.keep_asking(&state.clickhouse),
         state.flag_callers.keep_storing(&state.clickhouse)
     );
 }

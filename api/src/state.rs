@@ -1,5 +1,6 @@
 //! What handlers and workers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use sqlx::PgPool;
@@ -31,9 +32,14 @@ pub struct Policy {
     pub upload_limits: UploadLimits,
 }
 
-/// What handlers and workers share. Cloning it shares it.
+/// What handlers and workers share. Cloning it shares it, and costs little: each
+/// request gets some.
 #[derive(Clone)]
-pub struct ApiState {
+pub struct ApiState(Arc<Shared>);
+
+/// What is in an [`ApiState`].
+#[derive(Clone)]
+pub struct Shared {
     /// What people decide. Waits for a connection at most 1.5 s.
     pub postgres: PgPool,
     /// Whether Postgres is away.
@@ -69,7 +75,7 @@ pub struct ApiState {
 impl ApiState {
     /// State over two stores, with the system's clock, and no storage for files.
     pub fn new(postgres: PgPool, clickhouse: clickhouse::Client, policy: Policy) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             flags: Flags::new(postgres.clone(), policy.flag_limits),
             postgres,
             heartbeat: Heartbeat::default(),
@@ -85,18 +91,28 @@ impl ApiState {
             flag_callers: Arc::default(),
             estimates: Arc::default(),
             logins: Arc::default(),
-        }
+        }))
     }
 
     /// The same state with a storage for files.
     #[must_use]
-    pub fn with_storage(self, storage: Storage) -> Self {
-        Self { storage, ..self }
+    pub fn with_storage(mut self, storage: Storage) -> Self {
+        Arc::make_mut(&mut self.0).storage = storage;
+        self
     }
 
     /// The same state at another time.
     #[must_use]
-    pub fn with_clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        Arc::make_mut(&mut self.0).clock = clock;
+        self
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
     }
 }

@@ -2,8 +2,11 @@
 //! least that could do the same job, so that a slow or busy machine slows both.
 
 pub mod baseline;
+pub mod closed_loop;
 pub mod edge;
+pub mod flags;
 pub mod reads;
+pub mod streams;
 pub mod writer;
 
 use serde::Serialize;

@@ -60,6 +60,22 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// The API's CPU per request for devices that ask for flags.
+    Flags {
+        #[command(flatten)]
+        options: bench::flags::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Thousands of open flag streams on one API process, and a change at all of them.
+    Streams {
+        #[command(flatten)]
+        options: bench::streams::Options,
+        /// End with one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -108,6 +124,22 @@ pub async fn execute(arguments: Arguments) -> Result<bool, Error> {
             println!("{}", report.table());
             print_json(json, &report)?;
             Ok(report.passed)
+        }
+        Command::Bench {
+            what: Bench::Flags { options, json },
+        } => {
+            let report = bench::flags::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)?;
+            Ok(report.is_met())
+        }
+        Command::Bench {
+            what: Bench::Streams { options, json },
+        } => {
+            let report = bench::streams::run(options, say).await?;
+            println!("{}", report.table());
+            print_json(json, &report)?;
+            Ok(report.is_met())
         }
         Command::Drill {
             what: Drill::Services { options, json },

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod bodies;
 pub mod cli;
 pub mod drill;
+pub mod flag_api;
 pub mod http;
 pub mod ledger;
 pub mod load;

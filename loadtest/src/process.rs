@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::Error;
 
@@ -168,6 +168,60 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(next()? + next()?)
 }
 
+/// What a process has in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    resident_kib: u64,
+    peak_kib: u64,
+}
+
+impl Memory {
+    /// Of a running process.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Self::read(&status).ok_or_else(|| io::Error::other("unreadable process status"))
+    }
+
+    fn read(status: &str) -> Option<Self> {
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        Some(Self {
+            resident_kib: kib("VmRSS:")?,
+            peak_kib: kib("VmHWM:")?,
+        })
+    }
+
+    /// The most that was resident so far.
+    pub fn peak_mib(&self) -> f64 {
+        self.peak_kib as f64 / 1024.0
+    }
+
+    /// What is resident now above what was at `before`.
+    pub fn kib_above(&self, before: &Self) -> f64 {
+        self.resident_kib as f64 - before.resident_kib as f64
+    }
+}
+
+/// Lets this process, and those that it starts from now on, have so many files
+/// open, as far as the machine's administrator allows.
+pub fn allow_open_files(wanted: u64) -> Result<(), Error> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if most < wanted {
+        return Err(format!(
+            "{wanted} open files are needed, {most} are allowed: raise it with `ulimit -Hn {wanted}`"
+        )
+        .into());
+    }
+    let raised = Rlimit {
+        current: limit.current.map(|now| now.max(wanted)),
+        ..limit
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
 /// Children of a process whose environment holds `text`.
 pub fn children_with(parent: u32, text: &str) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -203,6 +257,23 @@ mod tests {
     fn cpu_fields_are_found_behind_any_name() {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194304 100 0 0 0 250 31 0 0 20 0 1 0 100 1 1";
         assert_eq!(cpu_ticks(stat), Some(281));
+    }
+
+    #[test]
+    fn memory_is_read_from_a_process_s_status() {
+        let status = "Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        let memory = Memory::read(status).unwrap();
+        assert_eq!((memory.resident_kib, memory.peak_kib), (1024, 2048));
+        assert!(Memory::of(std::process::id()).unwrap().peak_mib() > 1.0);
+    }
+
+    #[test]
+    fn too_many_open_files_are_refused_with_what_to_do() {
+        assert!(allow_open_files(64).is_ok());
+        if getrlimit(Resource::Nofile).maximum.is_some() {
+            let text = allow_open_files(u64::MAX).unwrap_err().to_string();
+            assert!(text.contains("ulimit"), "{text}");
+        }
     }
 
     #[test]

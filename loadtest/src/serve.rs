@@ -1,6 +1,7 @@
-//! One variant of `bench edge`, or the limit of `bench reads`, in a process of its own.
+//! One variant of a benchmark, in a process of its own.
 
 mod edge;
+pub mod fixed;
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -17,9 +18,6 @@ pub struct Options {
     /// Where the variant may write.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Length of the answer of `fixed`.
-    #[arg(long, default_value_t = 0)]
-    bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -39,8 +37,11 @@ pub async fn serve(options: Options) -> Result<bool, Error> {
     let baseline = match options.variant {
         Variant::Bare => Baseline::Bare,
         Variant::Json => Baseline::Json,
-        Variant::Fixed => Baseline::Fixed(vec![b' '; options.bytes].into()),
         Variant::Fsync => Baseline::Fsync(GroupSync::start(&options.dir)?),
+        Variant::Fixed => {
+            fixed::serve(listener, &options.dir).await?;
+            return Ok(true);
+        }
         Variant::Edge => {
             edge::serve(listener, &options.dir).await?;
             return Ok(true);

@@ -17,21 +17,27 @@ use crate::error::ApiResult;
 use crate::extract::{JsonBody, Path};
 use crate::scope::Editor;
 use crate::text;
+use crate::version::{IfMatch, Version};
 
 /// Switches a flag in a channel, or gives it another default there. The channel
 /// need not be configured.
 #[utoipa::path(patch, path = "/flags/{id}/env/{channelName}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("channelName" = String, Path)), request_body = UpdateEnvSetting,
-    responses((status = 200, body = EnvSetting)))]
+    params(("id" = i64, Path), ("channelName" = String, Path),
+           ("If-Match" = Option<String>, Header, description = "Versions, any of which it must have")),
+    request_body = UpdateEnvSetting,
+    responses((status = 200, body = EnvSetting, headers(("etag" = String))),
+              (status = 412, description = "The flag was changed since that version")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, channel)): Path<(i64, String)>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateEnvSetting>,
-) -> ApiResult<Json<EnvSetting>> {
+) -> ApiResult<(Version, Json<EnvSetting>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
+    if_match.check(locked.version())?;
     let channel = text::required("channelName", &channel, text::NAME_CHARS)?;
     let default_value = body.default_value.map(|value| {
         typed_as_variation("defaultValue", locked.flag_type, &locked.variations, value)
@@ -48,8 +54,9 @@ pub(super) async fn update(
     change
         .audit(Action::ENV_SETTING_UPDATED, setting.id, details)
         .await?;
+    let version = Version::of(change.at());
     change.commit().await?;
-    Ok(Json(setting))
+    Ok((version, Json(setting)))
 }
 
 /// The parts that are written now.

@@ -29,7 +29,7 @@ pub(crate) struct Flag {
     /// Account or key that made it.
     created_by_name: Option<String>,
     pub(super) created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
 }
 
 /// What a channel says differently.

@@ -18,6 +18,7 @@ use crate::extract::{JsonBody, Path};
 use crate::insights::evaluations::store::{CountedFlag, totals_by_flag};
 use crate::scope::{Editor, Viewer};
 use crate::text;
+use crate::version::{IfMatch, Version};
 
 /// Dates whose evaluations the list of flags counts.
 const LISTED_DAYS: i64 = 7;
@@ -53,18 +54,20 @@ async fn count_evaluations(state: &ApiState, project: ProjectId, flags: &mut [Fl
 
 /// A flag with its settings, rules and variations.
 #[utoipa::path(get, path = "/flags/{id}", tag = "flags", security(("bearer" = ["viewer"])),
-    params(("id" = i64, Path)), responses((status = 200, body = FlagDetail)))]
+    params(("id" = i64, Path)),
+    responses((status = 200, body = FlagDetail, headers(("etag" = String)))))]
 pub(super) async fn get(
     State(state): State<ApiState>,
     Viewer(scope): Viewer,
     Path(id): Path<i64>,
-) -> ApiResult<Json<FlagDetail>> {
+) -> ApiResult<(Version, Json<FlagDetail>)> {
     let mut snapshot = state.postgres.begin().await?;
     sqlx::query("set transaction isolation level repeatable read, read only")
         .execute(&mut *snapshot)
         .await?;
     let detail = reads::detail(&mut snapshot, scope.project, id).await?;
-    detail.map(Json).ok_or_else(|| ApiError::not_found("flag"))
+    let detail = detail.ok_or_else(|| ApiError::not_found("flag"))?;
+    Ok((Version::of(detail.flag.updated_at), Json(detail)))
 }
 
 /// Makes a flag with its variations.
@@ -90,19 +93,23 @@ pub(super) async fn create(
 
 /// Changes a flag; its key and type stay.
 #[utoipa::path(patch, path = "/flags/{id}", tag = "flags", security(("bearer" = ["editor"])),
-    params(("id" = i64, Path)), request_body = UpdateFlag,
-    responses((status = 200, body = Flag)))]
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Versions, any of which it must have")),
+    request_body = UpdateFlag,
+    responses((status = 200, body = Flag, headers(("etag" = String))),
+              (status = 412, description = "It was changed since that version")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path(id): Path<i64>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateFlag>,
-) -> ApiResult<Json<Flag>> {
+) -> ApiResult<(Version, Json<Flag>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
+    if_match.check(locked.version())?;
     let (to, changed) = difference(&locked, body)?;
     if changed.is_empty() {
-        return Ok(Json(locked.flag));
+        return Ok((locked.version(), Json(locked.flag)));
     }
     let flag = store::update(&mut change, id, &to).await?;
     let only_switched = changed.keys().all(|field| field == "enabled");
@@ -115,7 +122,7 @@ pub(super) async fn update(
     details.insert("key".to_owned(), json!(flag.key));
     change.audit(action, id, Value::Object(details)).await?;
     change.commit().await?;
-    Ok(Json(flag))
+    Ok((Version::of(flag.updated_at), Json(flag)))
 }
 
 /// What the body changes, and the same for the audit log.

@@ -16,6 +16,7 @@ use crate::extract::{JsonBody, Path};
 use crate::flags::eval::{self, RuleConfig};
 use crate::scope::Editor;
 use crate::text;
+use crate::version::{IfMatch, Version};
 
 const MAX_CONDITIONS: usize = 100;
 const ROLLOUT: &str = "percentage_rollout";
@@ -52,17 +53,22 @@ pub(super) async fn create(
 /// Changes a rule; its type and channel stay.
 #[utoipa::path(patch, path = "/flags/{id}/rules/{ruleId}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("ruleId" = i64, Path)), request_body = UpdateRule,
-    responses((status = 200, body = Rule),
+    params(("id" = i64, Path), ("ruleId" = i64, Path),
+           ("If-Match" = Option<String>, Header, description = "Versions, any of which it must have")),
+    request_body = UpdateRule,
+    responses((status = 200, body = Rule, headers(("etag" = String))),
+              (status = 412, description = "The flag was changed since that version"),
               (status = 409, description = "A rollout that is under way owns it")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, rule_id)): Path<(i64, i64)>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateRule>,
-) -> ApiResult<Json<Rule>> {
+) -> ApiResult<(Version, Json<Rule>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
+    if_match.check(locked.version())?;
     let stored = find(&mut change, flag_id, rule_id).await?;
     let stored = stored.ok_or_else(|| ApiError::not_found("rule"))?;
     let (config, value) = merge(&stored, &body);
@@ -73,8 +79,9 @@ pub(super) async fn update(
     store::touch(&mut change, flag_id).await?;
     let details = json!({ "flagId": flag_id, "ruleId": rule_id });
     change.audit(Action::RULE_UPDATED, rule_id, details).await?;
+    let version = Version::of(change.at());
     change.commit().await?;
-    Ok(Json(rule))
+    Ok((version, Json(rule)))
 }
 
 /// The configuration and value to check: the stored ones where none is given. A

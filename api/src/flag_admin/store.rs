@@ -7,6 +7,7 @@ use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::flags::eval::FlagType;
 use crate::scope::Actor;
+use crate::version::Version;
 use sluice_schema::id::ProjectId;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -16,6 +17,13 @@ pub(super) struct Locked {
     pub(super) flag: Flag,
     pub(super) flag_type: FlagType,
     pub(super) variations: Vec<Variation>,
+}
+
+impl Locked {
+    /// Of the flag and all that belongs to it.
+    pub(super) fn version(&self) -> Version {
+        Version::of(self.flag.updated_at)
+    }
 }
 
 /// Locks a flag for a change; 404 if there is none.

@@ -16,20 +16,26 @@ use crate::extract::{JsonBody, Path};
 use crate::flags::eval;
 use crate::scope::Editor;
 use crate::text;
+use crate::version::{IfMatch, Version};
 
 /// Changes a variation, and with its value everything that gives it.
 #[utoipa::path(patch, path = "/flags/{id}/variations/{variationId}", tag = "flags",
     security(("bearer" = ["editor"])),
-    params(("id" = i64, Path), ("variationId" = i64, Path)), request_body = UpdateVariation,
-    responses((status = 200, body = Variation)))]
+    params(("id" = i64, Path), ("variationId" = i64, Path),
+           ("If-Match" = Option<String>, Header, description = "Versions, any of which it must have")),
+    request_body = UpdateVariation,
+    responses((status = 200, body = Variation, headers(("etag" = String))),
+              (status = 412, description = "The flag was changed since that version")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path((flag_id, id)): Path<(i64, i64)>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateVariation>,
-) -> ApiResult<Json<Variation>> {
+) -> ApiResult<(Version, Json<Variation>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
+    if_match.check(locked.version())?;
     let stored = locked
         .variations
         .iter()
@@ -55,8 +61,9 @@ pub(super) async fn update(
     store::touch(&mut change, flag_id).await?;
     let details = json!({ "flagId": flag_id, "variationId": id });
     change.audit(Action::VARIATION_UPDATED, id, details).await?;
+    let version = Version::of(change.at());
     change.commit().await?;
-    Ok(Json(to))
+    Ok((version, Json(to)))
 }
 
 fn refuse_duplicate(variations: &[Variation], to: &Variation) -> ApiResult<()> {

@@ -40,16 +40,18 @@ impl Directory {
         }
     }
 
+    /// The project of this slug or UUID, if it is in memory.
+    pub(super) fn known_by_handle(&self, handle: &str) -> Option<ProjectId> {
+        self.entries.load().of_handle(handle)
+    }
+
     /// The project of this slug or UUID.
     pub(super) async fn by_handle(
         &self,
         pool: &PgPool,
         handle: &str,
     ) -> Result<Option<ProjectId>, sqlx::Error> {
-        let uuid = Uuid::try_parse(handle).map(|uuid| uuid.to_string());
-        let handle = uuid.as_deref().unwrap_or(handle);
-        self.find(pool, |entries| entries.by_handle.get(handle).copied())
-            .await
+        self.find(pool, |entries| entries.of_handle(handle)).await
     }
 
     /// The project of the active API key with this SHA-256 in hex.
@@ -102,6 +104,12 @@ impl Directory {
 }
 
 impl Entries {
+    fn of_handle(&self, handle: &str) -> Option<ProjectId> {
+        let uuid = Uuid::try_parse(handle).map(|uuid| uuid.to_string());
+        let handle = uuid.as_deref().unwrap_or(handle);
+        self.by_handle.get(handle).copied()
+    }
+
     async fn load(pool: &PgPool) -> Result<Self, sqlx::Error> {
         let projects: Vec<(i64, Uuid, String)> =
             sqlx::query_as("select id, uuid, slug from projects")

@@ -1,18 +1,17 @@
 //! How often the anonymous flag routes may be called (design: a token bucket for
 //! each project, and one for each device).
 
-use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
-use moka::sync::Cache;
+use dashmap::DashMap;
 use sluice_schema::id::ProjectId;
 
-/// Devices that are remembered at once. One that is forgotten starts afresh.
-const MAX_DEVICES: u64 = 200_000;
-/// A bucket that was idle for so long is full again.
-const DEVICE_IDLE: Duration = Duration::from_secs(5);
+/// Devices are remembered in so many sets.
+const SETS: usize = 32_768;
+/// Devices of a set.
+const WAYS: usize = 4;
 
 /// Requests a second; a second's worth may come at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +47,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// A full bucket.
-    pub(super) fn full(per_s: f64, now_us: i64) -> Self {
+    pub(crate) fn full(per_s: f64, now_us: i64) -> Self {
         Self {
             tokens: per_s,
             at_us: now_us,
@@ -56,7 +55,7 @@ impl Bucket {
     }
 
     /// Takes one token, if there is one. A clock that went back adds nothing.
-    pub(super) fn take(&mut self, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
+    pub(crate) fn take(&mut self, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
         let elapsed_s = (now_us - self.at_us).max(0) as f64 / 1e6;
         self.tokens = (self.tokens + elapsed_s * per_s).min(per_s);
         self.at_us = now_us.max(self.at_us);
@@ -74,22 +73,17 @@ impl Bucket {
 /// The buckets of this process.
 pub(super) struct Limiter {
     limits: FlagLimits,
-    projects: Cache<ProjectId, Arc<Mutex<Bucket>>>,
-    /// By a hash that nobody outside can aim at.
-    devices: Cache<u64, Arc<Mutex<Bucket>>>,
-    hasher: RandomState,
+    /// Only ever ids that the directory knew, so as bounded as it is.
+    projects: DashMap<ProjectId, Bucket>,
+    devices: Devices,
 }
 
 impl Limiter {
     pub(super) fn new(limits: FlagLimits) -> Self {
         Self {
             limits,
-            projects: Cache::builder().time_to_idle(DEVICE_IDLE).build(),
-            devices: Cache::builder()
-                .max_capacity(MAX_DEVICES)
-                .time_to_idle(DEVICE_IDLE)
-                .build(),
-            hasher: RandomState::new(),
+            projects: DashMap::new(),
+            devices: Devices::new(),
         }
     }
 
@@ -106,23 +100,74 @@ impl Limiter {
             device_per_s,
         } = self.limits;
         if let Some(device_id) = device_id.filter(|id| !id.is_empty()) {
-            let device = self.hasher.hash_one((project, device_id));
-            take(&self.devices, device, device_per_s, now_us)?;
+            self.devices
+                .take(project, device_id, device_per_s, now_us)?;
         }
-        take(&self.projects, project, project_per_s, now_us)
+        let bucket = self.projects.entry(project);
+        let mut bucket = bucket.or_insert_with(|| Bucket::full(project_per_s, now_us));
+        bucket.take(project_per_s, now_us)
     }
 }
 
-/// Takes a token of a key's bucket, if there is one.
-pub(crate) fn take<K: Hash + Eq + Send + Sync + 'static>(
-    buckets: &Cache<K, Arc<Mutex<Bucket>>>,
-    key: K,
-    per_s: f64,
-    now_us: i64,
-) -> Result<(), Exceeded> {
-    let bucket = buckets.get_with(key, || Arc::new(Mutex::new(Bucket::full(per_s, now_us))));
-    let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-    bucket.take(per_s, now_us)
+/// The buckets of the devices that called last: a table that never grows. In a
+/// set that is full the device that was away longest is forgotten, and starts
+/// afresh; after a second away its bucket is full anyway.
+struct Devices {
+    sets: Box<[Mutex<[Slot; WAYS]>]>,
+    /// Nobody outside can aim at a set.
+    hasher: RandomState,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    device: u64,
+    bucket: Bucket,
+}
+
+impl Slot {
+    /// Nobody's.
+    const EMPTY: Self = Self {
+        device: 0,
+        bucket: Bucket {
+            tokens: 0.0,
+            at_us: i64::MIN,
+        },
+    };
+}
+
+impl Devices {
+    fn new() -> Self {
+        let set = || Mutex::new([Slot::EMPTY; WAYS]);
+        Self {
+            sets: std::iter::repeat_with(set).take(SETS).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn take(
+        &self,
+        project: ProjectId,
+        device_id: &str,
+        per_s: f64,
+        now_us: i64,
+    ) -> Result<(), Exceeded> {
+        let device = self.hasher.hash_one((project, device_id)).max(1);
+        let set = &self.sets[device as usize % SETS];
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        take_of(&mut set, device, per_s, now_us)
+    }
+}
+
+fn take_of(set: &mut [Slot; WAYS], device: u64, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
+    if let Some(slot) = set.iter_mut().find(|slot| slot.device == device) {
+        return slot.bucket.take(per_s, now_us);
+    }
+    let mut bucket = Bucket::full(per_s, now_us);
+    let taken = bucket.take(per_s, now_us);
+    if let Some(oldest) = set.iter_mut().min_by_key(|slot| slot.bucket.at_us) {
+        *oldest = Slot { device, bucket };
+    }
+    taken
 }
 
 #[cfg(test)]
@@ -183,5 +228,17 @@ mod tests {
         assert!(check(1, None));
         assert!(!check(1, Some("b")));
         assert!(check(2, Some("a")));
+    }
+
+    /// Whoever calls again and again is remembered, whoever else comes.
+    #[test]
+    fn a_full_set_forgets_who_was_away_longest() {
+        let mut set = [Slot::EMPTY; WAYS];
+        for stranger in 2..200 {
+            let now_us = stranger as i64;
+            let greedy = take_of(&mut set, 1, 3.0, now_us);
+            assert_eq!(greedy.is_ok(), stranger < 5, "call {stranger}");
+            assert!(take_of(&mut set, stranger, 3.0, now_us).is_ok());
+        }
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::ages::UpdateAges;
 use super::directory::Directory;
 use super::limit::{FlagLimits, Limiter};
 use super::rules::ProjectRules;
@@ -49,6 +50,7 @@ struct Shared {
     directory: Directory,
     projects: DashMap<ProjectId, Arc<Project>>,
     limiter: Limiter,
+    ages: UpdateAges,
     closing: CancellationToken,
 }
 
@@ -70,6 +72,7 @@ impl Flags {
             directory: Directory::new(),
             projects: DashMap::new(),
             limiter: Limiter::new(limits),
+            ages: UpdateAges::new(),
             closing: CancellationToken::new(),
         }))
     }
@@ -88,6 +91,11 @@ impl Flags {
         self.0.closing.cancel();
     }
 
+    /// The project of a slug or UUID, if memory knows it.
+    pub(super) fn known_project(&self, handle: &str) -> Option<ProjectId> {
+        self.0.directory.known_by_handle(handle)
+    }
+
     /// The project of a slug or UUID.
     pub(super) async fn project(&self, handle: &str) -> Result<Option<ProjectId>, sqlx::Error> {
         self.0.directory.by_handle(&self.0.postgres, handle).await
@@ -99,6 +107,11 @@ impl Flags {
         hash: &str,
     ) -> Result<Option<ProjectId>, sqlx::Error> {
         self.0.directory.by_key_hash(&self.0.postgres, hash).await
+    }
+
+    /// The present rules of a project, if they were read before.
+    pub(super) fn known_rules(&self, id: ProjectId) -> Option<Arc<ProjectRules>> {
+        self.0.projects.get(&id)?.rules.borrow().clone()
     }
 
     /// The present rules of a project.
@@ -118,12 +131,26 @@ impl Flags {
         &self.0.limiter
     }
 
+    /// When devices had their updates.
+    pub(super) fn ages(&self) -> &UpdateAges {
+        &self.0.ages
+    }
+
+    /// Asks the store of what devices reported for what flags need of it, for good.
+    pub async fn keep_asking(&self, clickhouse: &clickhouse::Client) {
+        self.0.ages.keep_asking(clickhouse).await;
+    }
+
     /// Cancelled when streams are to end.
     pub(super) fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
 
     fn entered(&self, id: ProjectId) -> Arc<Project> {
+        // Reading it locks nobody out.
+        if let Some(project) = self.0.projects.get(&id) {
+            return Arc::clone(&project);
+        }
         Arc::clone(&self.0.projects.entry(id).or_default())
     }
 

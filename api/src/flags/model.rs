@@ -44,7 +44,7 @@ impl DefinitionsQuery {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BulkRequest {
-    pub(super) project_slug: String,
+    project_slug: String,
     device_id: String,
     channel: Option<String>,
     /// Empty counts as absent; then the device is targeted.
@@ -82,6 +82,14 @@ pub(crate) struct EvaluatedFlag {
 }
 
 impl BulkRequest {
+    /// Slug or UUID of its project.
+    pub(super) fn project(&self) -> ApiResult<&str> {
+        if self.project_slug.is_empty() {
+            return Err(ApiError::bad_request("projectSlug must not be empty"));
+        }
+        Ok(&self.project_slug)
+    }
+
     pub(super) fn into_device(self) -> ApiResult<Device> {
         let attributes = self.attributes.unwrap_or_default();
         check_attributes(&attributes)?;

@@ -13,8 +13,8 @@
 
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,8 +23,9 @@ use utoipa::ToSchema;
 
 use super::eval::{Device, Outcome, Reason};
 use super::model::check_attributes;
-use super::routes::{BODY_LIMIT_BYTES, context, count, tagged};
+use super::routes::{BODY_LIMIT_BYTES, context, count, rules};
 use super::rules::entity_tag;
+use super::tags::{KnownTags, tagged};
 use crate::ApiState;
 use crate::auth::{credential, token};
 use crate::error::{ApiError, ApiResult};
@@ -43,7 +44,9 @@ impl FromRequestParts<ApiState> for KeyProject {
         let header = || parts.headers.get(API_KEY_HEADER)?.to_str().ok();
         let key = credential::bearer_token(&parts.headers).or_else(header);
         let key = key.ok_or_else(|| ApiError::unauthorized("an API key is required"))?;
-        let project = state.flags.project_of_key(&token::hash(key)).await?;
+        let hash = token::hash(key);
+        let project = state.flags.project_of_key(&hash);
+        let project = state.heartbeat.bound(project).await??;
         project
             .map(Self)
             .ok_or_else(|| ApiError::unauthorized("invalid or revoked API key"))
@@ -102,8 +105,8 @@ pub(super) async fn one(
         Err(failure) => return failure.into_response(Some(key)),
     };
     count(&state, project, Some(&device.device_id))?;
-    let rules = state.flags.rules(project).await?;
-    let context = context(&rules, &device, state.clock.now().timestamp_micros());
+    let rules = rules(&state, project).await?;
+    let context = context(&state, project, &rules, &device, state.clock.now());
     let flag = rules.channel(device.channel.as_deref()).flag(&key);
     match flag.and_then(|flag| flag.evaluate(&context)) {
         Some(outcome) => Ok(Json(EvaluationSuccess::new(&key, outcome)).into_response()),
@@ -122,7 +125,7 @@ pub(super) async fn one(
 pub(super) async fn all(
     State(state): State<ApiState>,
     KeyProject(project): KeyProject,
-    headers: HeaderMap,
+    known: KnownTags,
     request: Request,
 ) -> ApiResult<Response> {
     let device = match device(request).await {
@@ -130,16 +133,14 @@ pub(super) async fn all(
         Err(failure) => return failure.into_response(None),
     };
     count(&state, project, Some(&device.device_id))?;
-    let rules = state.flags.rules(project).await?;
-    let context = context(&rules, &device, state.clock.now().timestamp_micros());
+    let rules = rules(&state, project).await?;
+    let context = context(&state, project, &rules, &device, state.clock.now());
     let flags = rules.channel(device.channel.as_deref()).flags().iter();
     let flags = flags
         .filter_map(|flag| Some(EvaluationSuccess::new(flag.key(), flag.evaluate(&context)?)))
         .collect();
     let body = serde_json::to_vec(&BulkSuccess { flags }).map_err(ApiError::internal)?;
-    Ok(tagged(&headers, &entity_tag(&body), || {
-        body.into_response()
-    }))
+    Ok(tagged(&known, &entity_tag(&body), || body.into_response()))
 }
 
 impl EvaluationSuccess {

@@ -2,16 +2,20 @@
 //! `Authorization`, and answer from memory.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use sluice_schema::id::ProjectId;
 
+use super::ages::Running;
 use super::eval::{ChannelFlag, Context, DISABLED_JSON, Device, Outcome};
 use super::model::{BulkQuery, BulkRequest, DefinitionsQuery, Evaluated, StreamQuery};
 use super::rules::ProjectRules;
+use super::tags::{KnownTags, tagged};
 use super::{limit, stream};
 use crate::ApiState;
 use crate::error::{ApiError, ApiResult};
@@ -19,12 +23,14 @@ use crate::extract::{JsonBody, Path, Query};
 
 /// The largest body of an evaluation, in bytes.
 pub(super) const BODY_LIMIT_BYTES: usize = 1024 * 1024;
-/// For answers that depend on the device.
-const PRIVATE: HeaderValue = HeaderValue::from_static("private, max-age=0, must-revalidate");
+/// Of [`definitions`].
+pub(super) const DEFINITIONS_PATH: &str = "/v1/ota/flag-definitions/{projectSlug}";
+/// Of [`bulk`].
+pub(super) const BULK_PATH: &str = "/v1/ota/flag-evaluations-bulk";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The rules by which a device evaluates flags itself.
-#[utoipa::path(get, path = "/flag-definitions/{projectSlug}", tag = "devices", security(()),
+#[utoipa::path(get, path = "/v1/ota/flag-definitions/{projectSlug}", tag = "devices", security(()),
     params(("projectSlug" = String, Path, description = "Slug or UUID of the project"), DefinitionsQuery),
     responses((status = 200, body = Value, headers(("etag" = String))),
               (status = 304, description = "As the client has it"),
@@ -34,50 +40,20 @@ pub(super) async fn definitions(
     State(state): State<ApiState>,
     Path(handle): Path<String>,
     Query(query): Query<DefinitionsQuery>,
-    headers: HeaderMap,
+    known: KnownTags,
 ) -> ApiResult<Response> {
     let project = project(&state, &handle).await?;
     count(&state, project, query.device_id.as_deref())?;
-    let rules = state.flags.rules(project).await?;
+    let rules = rules(&state, project).await?;
     let channel = rules.channel(query.channel.as_deref());
     let definitions = channel.definitions(query.variant());
-    Ok(tagged(&headers, &definitions.etag, || {
+    Ok(tagged(&known, &definitions.etag, || {
         definitions.body.clone().into_response()
     }))
 }
 
-/// A body that is worth sending only to a client that has another.
-pub(super) fn tagged(
-    headers: &HeaderMap,
-    etag: &HeaderValue,
-    body: impl FnOnce() -> Response,
-) -> Response {
-    let mut response = if is_known(headers, etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        let mut response = body();
-        response.headers_mut().insert(CONTENT_TYPE, JSON);
-        response
-    };
-    response.headers_mut().insert(ETAG, etag.clone());
-    response.headers_mut().insert(CACHE_CONTROL, PRIVATE);
-    response
-}
-
-/// Whether `If-None-Match` (a list, `*`, weakly compared) names `etag`.
-fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    let lists = headers.get_all(IF_NONE_MATCH).iter();
-    let tags = lists
-        .filter_map(|list| list.to_str().ok())
-        .flat_map(|list| list.split(','));
-    let mut tags = tags.map(str::trim);
-    tags.any(|tag| {
-        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == etag.as_bytes()
-    })
-}
-
 /// Evaluates every flag for one device.
-#[utoipa::path(post, path = "/flag-evaluations-bulk", tag = "devices", security(()),
+#[utoipa::path(post, path = "/v1/ota/flag-evaluations-bulk", tag = "devices", security(()),
     params(BulkQuery), request_body = BulkRequest,
     responses((status = 200, body = Evaluated),
               (status = 404, description = "No such project"),
@@ -87,13 +63,13 @@ pub(super) async fn bulk(
     Query(query): Query<BulkQuery>,
     JsonBody(request): JsonBody<BulkRequest, BODY_LIMIT_BYTES>,
 ) -> ApiResult<Response> {
-    let project = project(&state, &request.project_slug).await?;
+    let project = project(&state, request.project()?).await?;
     let device = request.into_device()?;
     count(&state, project, Some(&device.device_id))?;
-    let rules = state.flags.rules(project).await?;
+    let rules = rules(&state, project).await?;
     let now = state.clock.now();
     let channel = device.channel.as_deref();
-    let context = context(&rules, &device, now.timestamp_micros());
+    let context = context(&state, project, &rules, &device, now);
     let flags = rules.channel(channel).flags();
     let outcome = |flag| ChannelFlag::evaluate(flag, &context).map(AsRef::as_ref);
     let evaluated: Vec<FlagOutcome<'_>> =
@@ -111,7 +87,12 @@ type FlagOutcome<'a> = (&'a ChannelFlag, Option<&'a Outcome>);
 
 /// `{"flags":{…}}`, put together from answers that are rendered already.
 fn rendered(evaluated: &[FlagOutcome<'_>], with_disabled: bool) -> String {
-    let mut body = String::from("{\"flags\":{");
+    let size = |(flag, outcome): &FlagOutcome<'_>| {
+        let json = outcome.map_or(DISABLED_JSON, Outcome::json);
+        flag.key_json().len() + json.len() + 2
+    };
+    let mut body = String::with_capacity(16 + evaluated.iter().map(size).sum::<usize>());
+    body.push_str("{\"flags\":{");
     for (flag, outcome) in evaluated {
         let outcome = outcome.map(Outcome::json);
         let disabled = with_disabled.then_some(DISABLED_JSON);
@@ -125,19 +106,27 @@ fn rendered(evaluated: &[FlagOutcome<'_>], with_disabled: bool) -> String {
     body
 }
 
-/// What is known of a device under these rules. When it got its update is not
-/// known here, so that rules about it do not match.
-pub(super) fn context<'a>(rules: &'a ProjectRules, device: &'a Device, now_us: i64) -> Context<'a> {
+/// What is known of a device under these rules.
+pub(super) fn context<'a>(
+    state: &ApiState,
+    project: ProjectId,
+    rules: &'a ProjectRules,
+    device: &'a Device,
+    now: DateTime<Utc>,
+) -> Context<'a> {
+    let running = || Running::new(project, device.update_uuid(), &device.device_id);
+    let channel = rules.channel(device.channel.as_deref());
+    let running = channel.asks_update_age().then(running).flatten();
     Context {
         device,
-        branch: rules.branch(device.update_uuid()).map(AsRef::as_ref),
-        update_since_us: None,
-        now_us,
+        branch: rules.branch_of(device).map(AsRef::as_ref),
+        update_since_us: running.and_then(|running| state.flags.ages().of(running).since_us()),
+        now_us: now.timestamp_micros(),
     }
 }
 
 /// Keeps one device's flags true: `put` at once, then `patch` and `delete`.
-#[utoipa::path(get, path = "/flag-stream/{projectSlug}", tag = "devices", security(()),
+#[utoipa::path(get, path = "/v1/ota/flag-stream/{projectSlug}", tag = "devices", security(()),
     params(("projectSlug" = String, Path, description = "Slug or UUID of the project"), StreamQuery),
     responses((status = 200, body = String, content_type = "text/event-stream"),
               (status = 404, description = "No such project"),
@@ -150,9 +139,9 @@ pub(super) async fn flag_stream(
     let project = project(&state, &handle).await?;
     let device = query.into_device()?;
     count(&state, project, Some(&device.device_id))?;
-    let rules = state.flags.watch(project).await?;
+    let rules = state.heartbeat.bound(state.flags.watch(project)).await??;
     state.flag_callers.note(project, &device, state.clock.now());
-    let body = stream::body(device, rules, state.clock.clone(), state.flags.closing());
+    let body = stream::body(device, project, rules, &state);
     let headers = [
         ("content-type", "text/event-stream"),
         ("cache-control", "no-cache"),
@@ -162,8 +151,19 @@ pub(super) async fn flag_stream(
 }
 
 async fn project(state: &ApiState, handle: &str) -> ApiResult<ProjectId> {
-    let project = state.flags.project(handle).await?;
+    if let Some(known) = state.flags.known_project(handle) {
+        return Ok(known);
+    }
+    let project = state.heartbeat.bound(state.flags.project(handle)).await??;
     project.ok_or_else(|| ApiError::not_found("Project"))
+}
+
+/// The present rules of a project, for which the first to ask waits.
+pub(super) async fn rules(state: &ApiState, project: ProjectId) -> ApiResult<Arc<ProjectRules>> {
+    if let Some(known) = state.flags.known_rules(project) {
+        return Ok(known);
+    }
+    Ok(state.heartbeat.bound(state.flags.rules(project)).await??)
 }
 
 /// Counts a request towards the rates of its project and its device.

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::eval::definitions::{self, Variant};
-use super::eval::{ChannelFlag, Flag, Segment};
+use super::eval::{ChannelFlag, Device, Flag, Segment};
 
 /// What is stored about one project.
 #[derive(Debug, Default, PartialEq)]
@@ -42,6 +42,7 @@ pub(crate) struct ProjectRules {
 #[derive(Debug)]
 pub(crate) struct ChannelRules {
     flags: Vec<Arc<ChannelFlag>>,
+    asks_update_age: bool,
     segments: BTreeMap<String, Segment>,
     /// At most two for each update that a release link names, and two more.
     definitions: Mutex<HashMap<Variant, Arc<Definitions>>>,
@@ -91,9 +92,9 @@ impl ProjectRules {
             .unwrap_or(&self.otherwise)
     }
 
-    /// The branch of an update of this project.
-    pub(crate) fn branch(&self, update: Option<Uuid>) -> Option<&Arc<str>> {
-        self.stored.branches.get(&update?)
+    /// The branch of the update that a device runs, if it is one of this project.
+    pub(crate) fn branch_of(&self, device: &Device) -> Option<&Arc<str>> {
+        self.stored.branches.get(&device.update_uuid()?)
     }
 }
 
@@ -123,6 +124,7 @@ impl ChannelRules {
             .collect();
         flags.sort_by(|a, b| a.key().cmp(b.key()));
         Self {
+            asks_update_age: flags.iter().any(|flag| flag.asks_update_age()),
             flags,
             segments: stored.segments.clone(),
             definitions: Mutex::default(),
@@ -132,6 +134,11 @@ impl ChannelRules {
     /// All flags, on or off, by key.
     pub(crate) fn flags(&self) -> &[Arc<ChannelFlag>] {
         &self.flags
+    }
+
+    /// Whether one of them may depend on when a device first had its update.
+    pub(crate) fn asks_update_age(&self) -> bool {
+        self.asks_update_age
     }
 
     /// Where the flag of that key is.

@@ -35,7 +35,7 @@ pub(crate) struct SegmentHead {
     /// Contexts seen in the last 30 days that match; counted now and then.
     estimated_devices: i64,
     created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+    pub(super) updated_at: DateTime<Utc>,
 }
 
 /// A comparison with an attribute.

@@ -12,6 +12,7 @@ use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
 use crate::scope::{Editor, Viewer};
+use crate::version::{IfMatch, Version};
 
 /// Newest first.
 #[utoipa::path(get, path = "/segments", tag = "segments", security(("bearer" = ["viewer"])),
@@ -25,16 +26,16 @@ pub(super) async fn list(
 
 /// A segment and the flags that use it.
 #[utoipa::path(get, path = "/segments/{id}", tag = "segments", security(("bearer" = ["viewer"])),
-    params(("id" = i64, Path)), responses((status = 200, body = SegmentDetail)))]
+    params(("id" = i64, Path)),
+    responses((status = 200, body = SegmentDetail, headers(("etag" = String)))))]
 pub(super) async fn get(
     State(state): State<ApiState>,
     Viewer(scope): Viewer,
     Path(id): Path<i64>,
-) -> ApiResult<Json<SegmentDetail>> {
-    let segment = store::detail(&state.postgres, scope.project, id).await?;
-    segment
-        .map(Json)
-        .ok_or_else(|| ApiError::not_found("segment"))
+) -> ApiResult<(Version, Json<SegmentDetail>)> {
+    let detail = store::detail(&state.postgres, scope.project, id).await?;
+    let detail = detail.ok_or_else(|| ApiError::not_found("segment"))?;
+    Ok((Version::of(detail.segment.head.updated_at), Json(detail)))
 }
 
 /// Makes a segment.
@@ -64,17 +65,22 @@ pub(super) async fn create(
 
 /// Changes a segment; its key stays.
 #[utoipa::path(patch, path = "/segments/{id}", tag = "segments",
-    security(("bearer" = ["editor"])), params(("id" = i64, Path)), request_body = UpdateSegment,
-    responses((status = 200, body = Segment)))]
+    security(("bearer" = ["editor"])),
+    params(("id" = i64, Path), ("If-Match" = Option<String>, Header, description = "Versions, any of which it must have")),
+    request_body = UpdateSegment,
+    responses((status = 200, body = Segment, headers(("etag" = String))),
+              (status = 412, description = "It was changed since that version")))]
 pub(super) async fn update(
     State(state): State<ApiState>,
     Editor(scope): Editor,
     Path(id): Path<i64>,
+    if_match: IfMatch,
     JsonBody(body): JsonBody<UpdateSegment>,
-) -> ApiResult<Json<Segment>> {
+) -> ApiResult<(Version, Json<Segment>)> {
     let mut change = Change::begin(&state, &scope).await?;
-    let key = store::lock(&mut change, id).await?;
-    let key = key.ok_or_else(|| ApiError::not_found("segment"))?;
+    let locked = store::lock(&mut change, id).await?;
+    let (key, updated_at) = locked.ok_or_else(|| ApiError::not_found("segment"))?;
+    if_match.check(Version::of(updated_at))?;
     let to = body.check()?;
     if !to.is_empty() {
         store::update(&mut change, id, &to).await?;
@@ -85,7 +91,7 @@ pub(super) async fn update(
     let segment = read_back(&mut change, id).await?;
     change.commit().await?;
     state.estimates.soon(scope.project);
-    Ok(Json(segment))
+    Ok((Version::of(segment.head.updated_at), Json(segment)))
 }
 
 async fn read_back(change: &mut Change, id: i64) -> ApiResult<Segment> {
@@ -104,8 +110,8 @@ pub(super) async fn delete(
     Path(id): Path<i64>,
 ) -> ApiResult<StatusCode> {
     let mut change = Change::begin(&state, &scope).await?;
-    let key = store::lock(&mut change, id).await?;
-    let key = key.ok_or_else(|| ApiError::not_found("segment"))?;
+    let locked = store::lock(&mut change, id).await?;
+    let (key, _) = locked.ok_or_else(|| ApiError::not_found("segment"))?;
     store::delete(&mut change, id, &key).await?;
     change
         .audit(Action::SEGMENT_DELETED, id, json!({ "key": key }))

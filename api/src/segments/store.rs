@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use sluice_schema::id::ProjectId;
 use sqlx::{PgConnection, PgPool};
 
@@ -192,12 +193,14 @@ async fn insert_conditions(
 }
 
 /// Locks a segment for a change; its key, if there is one.
-pub(super) async fn lock(change: &mut Change, id: i64) -> Result<Option<String>> {
-    sqlx::query_scalar("select key from segments where project_id = $1 and id = $2 for update")
-        .bind(change.project())
-        .bind(id)
-        .fetch_optional(change.connection())
-        .await
+pub(super) async fn lock(change: &mut Change, id: i64) -> Result<Option<(String, DateTime<Utc>)>> {
+    sqlx::query_as(
+        "select key, updated_at from segments where project_id = $1 and id = $2 for update",
+    )
+    .bind(change.project())
+    .bind(id)
+    .fetch_optional(change.connection())
+    .await
 }
 
 /// Changes a segment; conditions are replaced as a whole.

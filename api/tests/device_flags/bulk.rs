@@ -109,6 +109,11 @@ async fn bad_requests_are_refused_by_name() {
         (json!({"deviceId": "d"}), 400, "projectSlug"),
         (json!({"projectSlug": SLUG}), 400, "deviceId"),
         (
+            json!({"projectSlug": "", "deviceId": "d"}),
+            400,
+            "projectSlug",
+        ),
+        (
             json!({"projectSlug": SLUG, "deviceId": ""}),
             400,
             "deviceId",
@@ -202,4 +207,38 @@ async fn browsers_may_ask_from_anywhere() {
     let origin = [("origin", "https://app.example")];
     let answer = world.get("/v1/ota/flag-definitions/my-app", &origin).await;
     assert_eq!(answer.header("access-control-allow-origin"), "*");
+}
+
+/// Attributes and lists on their bounds are taken, and evaluated.
+#[tokio::test]
+async fn a_request_on_every_bound_is_taken() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    let long = "x".repeat(2048);
+    let ends = json!({"conditions": [{"attribute": "a63", "operator": "eq", "values": [long]}]});
+    world.rule(flag, "attribute", ends, json!(true)).await;
+    let attributes: serde_json::Map<_, _> = (0..64)
+        .map(|n| (format!("a{n}"), json!("x".repeat(2048))))
+        .collect();
+    let flags = flags(&world, json!({ "attributes": attributes })).await;
+    assert_eq!(flags["new-checkout"]["reason"], "TARGETING_MATCH");
+}
+
+/// Weights below one percent count, which the original server cut to none.
+#[tokio::test]
+async fn fractions_of_a_percent_are_shares_too() {
+    let world = World::start().await;
+    let flag = world.flag("f").await;
+    // `f` + `2` is in bucket 6 (flags.md §7.1, row 17).
+    let rollout = json!({"rollout": [
+        {"variationId": 1, "weight": 5.6}, {"variationId": 2, "weight": 0.5},
+        {"variationId": 1, "weight": 93.9}]});
+    world
+        .rule(flag, "percentage_rollout", rollout, json!(null))
+        .await;
+    let second = flags(&world, json!({"targetingKey": "2"})).await;
+    assert_eq!(
+        second["f"],
+        json!({"value": false, "variant": "Off", "reason": "SPLIT"})
+    );
 }

@@ -226,3 +226,90 @@ async fn what_was_read_once_is_answered_without_postgres() {
     let unknown = world.get("/v1/ota/flag-definitions/never-seen", &[]).await;
     assert_eq!(unknown.status, StatusCode::SERVICE_UNAVAILABLE);
 }
+
+/// Clients send a token, now and then a wrong one.
+#[tokio::test]
+async fn a_wrong_token_is_nobody_s_business() {
+    let world = World::start().await;
+    world.flag("new-checkout").await;
+    for path in [PATH, "/v1/ota/flag-stream/my-app?deviceId=d"] {
+        let request = http::Request::get(path).header("authorization", "Bearer wrong");
+        let answer = world.send(request.body(axum::body::Body::empty()).unwrap());
+        assert_eq!(answer.await.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_of_any_condition_becomes_a_rule_for_each() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world
+        .run(
+            "insert into segments (project_id, key, name, match_type)
+             select id, 's', 's', 'any' from projects;
+             insert into segment_conditions
+                 (project_id, segment_id, attribute, operator, condition_values, sort_order)
+             select project_id, id, 'plan', 'eq', array['pro'], 0 from segments
+             union all select project_id, id, 'beta', 'exists', array[]::text[], 1 from segments",
+        )
+        .await;
+    world
+        .rule(flag, "segment", json!({"segmentKey": "s"}), json!(true))
+        .await;
+    let rules_of = async |query: &str| {
+        let body = world.get(&format!("{PATH}{query}"), &[]).await.json();
+        (body["flags"][0]["rules"].clone(), body["segments"].clone())
+    };
+    let (rules, segments) = rules_of("").await;
+    assert_eq!(rules[0]["ruleType"], "segment");
+    assert_eq!(segments[0]["matchType"], "any");
+    let (rules, segments) = rules_of("?expand=segments").await;
+    let expected = [
+        json!({"attribute": "plan", "operator": "eq", "values": ["pro"]}),
+        json!({"attribute": "beta", "operator": "exists", "values": []}),
+    ];
+    for (rule, condition) in rules.as_array().unwrap().iter().zip(&expected) {
+        assert_eq!(rule["ruleType"], "attribute");
+        assert_eq!(rule["priority"], json!(0));
+        assert_eq!(rule["ruleConfig"]["conditions"], json!([condition]));
+    }
+    assert_eq!((rules.as_array().unwrap().len(), segments), (2, json!([])));
+}
+
+/// Every variant has a tag of its own, because a client keeps one answer for each.
+#[tokio::test]
+async fn channel_update_and_form_each_have_their_own_answer() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world.update(UPDATE, "group").await;
+    world
+        .run(&format!(
+            "insert into release_links (project_id, group_id, channel, flag_id, enabled)
+             select project_id, 'group', 'production', id, true from flags where id = {flag};
+             insert into flag_rules (project_id, flag_id, rule_type, rule_config, variant_value,
+                                     channel_name)
+             select project_id, id, 'segment', '{{\"segmentKey\": \"s\"}}', 'true', 'beta'
+             from flags where id = {flag};
+             insert into segments (project_id, key, name, match_type)
+             select id, 's', 's', 'all' from projects;
+             insert into segment_conditions
+                 (project_id, segment_id, attribute, operator, condition_values, sort_order)
+             select project_id, id, 'plan', 'exists', array[]::text[], 0 from segments"
+        ))
+        .await;
+    let mut tags = Vec::new();
+    for query in [
+        String::new(),
+        "?channel=beta".to_owned(),
+        "?channel=beta&expand=segments".to_owned(),
+        format!("?updateId={UPDATE}"),
+    ] {
+        let answer = world.get(&format!("{PATH}{query}"), &[]).await;
+        tags.push(answer.header("etag").to_owned());
+    }
+    let without_channel = world.get(PATH, &[]).await.json();
+    assert_eq!(without_channel["flags"][0]["rules"], json!([]));
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 4);
+}

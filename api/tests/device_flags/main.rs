@@ -3,6 +3,7 @@
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod ages;
 mod bulk;
 mod definitions;
 mod evaluations;

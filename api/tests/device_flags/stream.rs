@@ -286,3 +286,128 @@ async fn a_slow_reader_is_resynchronised() {
     assert_eq!(slow.events, ["put", "put"]);
     assert_eq!(slow.value("counter"), &json!(12));
 }
+
+/// Each spelling of each parameter, and what they decide, from the first event
+/// through the last change.
+#[tokio::test]
+async fn what_a_device_says_of_itself_holds_for_every_event() {
+    const UPDATE: &str = "6f0c1b7a-0000-4000-8000-000000000001";
+    let world = World::start().await;
+    world.update(UPDATE, "group").await;
+    let flag = world.flag("theme").await;
+    let conditions = json!({"conditions": [
+        {"attribute": "platform", "operator": "eq", "values": ["ios"]},
+        {"attribute": "runtimeVersion", "operator": "semver_gte", "values": ["1.2"]},
+        {"attribute": "ota.branch", "operator": "eq", "values": ["main"]},
+        {"attribute": "device_id", "operator": "eq", "values": ["d"]},
+    ]});
+    world.rule(flag, "attribute", conditions, json!(true)).await;
+    let listed = world.flag("listed").await;
+    let users = json!({"userIds": ["user-1"]});
+    world.rule(listed, "user_list", users, json!(true)).await;
+    let mut readers = Vec::new();
+    for query in [
+        format!(
+            "deviceId=d&targetingKey=user-1&updateId={UPDATE}&runtimeVersion=1.10&platform=ios"
+        ),
+        format!(
+            "device_id=d&targeting_key=user-1&update_id={UPDATE}&runtime_version=1.10&platform=ios"
+        ),
+    ] {
+        let mut reader = Reader::open(&world, &query).await;
+        assert!(reader.read().await);
+        readers.push(reader);
+    }
+    for step in ["On", "Anew"] {
+        for reader in &mut readers {
+            reader
+                .read_until(|flags| {
+                    ["theme", "listed"].iter().all(|key| {
+                        let flag = &flags[*key];
+                        (&flag["value"], &flag["variant"]) == (&json!(true), &json!(step))
+                    })
+                })
+                .await;
+        }
+        // The name of a variation is part of the answer.
+        world
+            .run("update flag_variations set name = 'Anew' where value = 'true'")
+            .await;
+    }
+}
+
+/// A rollback publishes a copy; devices that run it get what the original gives.
+#[tokio::test]
+async fn the_copy_of_an_update_is_told_of_its_release() {
+    const COPY: &str = "6f0c1b7a-0000-4000-8000-000000000002";
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world
+        .update("6f0c1b7a-0000-4000-8000-000000000001", "group")
+        .await;
+    world
+        .run(&format!(
+            "insert into release_links (project_id, group_id, channel, flag_id, enabled)
+             select project_id, 'group', 'production', id, true from flags where id = {flag}"
+        ))
+        .await;
+    let mut reader = Reader::open(&world, &format!("deviceId=d&updateId={COPY}")).await;
+    assert!(reader.read().await);
+    assert_eq!(reader.flags["new-checkout"]["reason"], "DEFAULT");
+    world
+        .run(&format!(
+            "insert into updates (project_id, update_uuid, runtime_version, platform, channel,
+                                  branch_name, group_id, rollback_to_update_id)
+             select project_id, '{COPY}', '1.0', 'ios', 'production', 'main', 'copies', id
+             from updates"
+        ))
+        .await;
+    reader
+        .read_until(|flags| flags["new-checkout"]["reason"] == "RELEASE_OVERRIDE")
+        .await;
+    world
+        .run("update updates set is_enabled = false where group_id = 'group'")
+        .await;
+    reader
+        .read_until(|flags| flags["new-checkout"]["reason"] == "DEFAULT")
+        .await;
+}
+
+/// `bench streams` in the small: a flag that people change by the management
+/// API, and every device on the last state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_people_is_at_every_device() {
+    const DEVICES: usize = 200;
+    let world = World::start().await;
+    let flag = world.flag("counter").await;
+    world
+        .run("update flags set flag_type = 'number', default_value = '0'")
+        .await;
+    let key = world.key("editor").await;
+    let mut devices = tokio::task::JoinSet::new();
+    for device in 0..DEVICES {
+        let mut reader = Reader::open(&world, &format!("deviceId=d{device}")).await;
+        devices.spawn(async move {
+            reader
+                .read_until(|flags| {
+                    flags
+                        .get("counter")
+                        .is_some_and(|flag| flag["value"] == json!(20))
+                })
+                .await;
+            reader.events.len()
+        });
+    }
+    for value in 1..=20 {
+        let request = Request::patch(format!("/v1/ota/flags/{flag}"))
+            .header("authorization", format!("Bearer {key}"))
+            .header("x-project", SLUG)
+            .header("content-type", "application/json")
+            .body(Body::from(json!({"defaultValue": value}).to_string()))
+            .unwrap();
+        assert_eq!(world.send(request).await.status(), StatusCode::OK);
+    }
+    let told = timeout(PATIENCE, devices.join_all()).await.unwrap();
+    assert_eq!(told.len(), DEVICES);
+    assert!(told.iter().all(|events| *events <= 21));
+}

@@ -27,6 +27,7 @@ pub(crate) struct World {
     pub(crate) pool: PgPool,
     router: Router,
     follower: JoinHandle<()>,
+    asker: JoinHandle<()>,
 }
 
 pub(crate) struct Answer {
@@ -91,6 +92,10 @@ impl World {
         let world = Self {
             router: sluice_api::router(state.clone()),
             follower: tokio::spawn(state.flags.clone().follow()),
+            asker: tokio::spawn({
+                let state = state.clone();
+                async move { state.flags.keep_asking(&state.clickhouse).await }
+            }),
             state,
             pool,
         };
@@ -199,6 +204,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.follower.abort();
+        self.asker.abort();
     }
 }
 

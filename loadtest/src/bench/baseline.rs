@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -27,14 +27,12 @@ pub enum Baseline {
     Json,
     /// Parses it and waits for a group's data sync.
     Fsync(Arc<GroupSync>),
-    /// Answers any request with these bytes.
-    Fixed(Bytes),
 }
 
 impl Baseline {
     async fn take(&self, body: Bytes) -> StatusCode {
         let durable = match self {
-            Self::Bare | Self::Fixed(_) => true,
+            Self::Bare => true,
             Self::Json => is_json(&body),
             Self::Fsync(log) => is_json(&body) && log.append(&body).await,
         };
@@ -85,15 +83,12 @@ pub async fn serve(listener: TcpListener, baseline: Baseline) -> Result<(), Erro
     }
 }
 
-async fn answer(request: Request<Incoming>, baseline: &Baseline) -> Response<Full<Bytes>> {
-    if let Baseline::Fixed(bytes) = baseline {
-        return Response::new(Full::new(bytes.clone()));
-    }
+async fn answer(request: Request<Incoming>, baseline: &Baseline) -> Response<Empty<Bytes>> {
     let status = match request.into_body().collect().await {
         Ok(body) => baseline.take(body.to_bytes()).await,
         Err(_) => StatusCode::BAD_REQUEST,
     };
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Empty::new());
     *response.status_mut() = status;
     response
 }

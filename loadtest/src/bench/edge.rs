@@ -5,19 +5,14 @@
 //! under the same closed loop of connections, so that whatever else the machine
 //! does falls on all of them. The first round warms up and is not counted.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::SendRequest;
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::Measured;
+use super::closed_loop::{self, Load};
 use crate::bodies::{Bodies, Run};
 use crate::process::{Server, cpu_time};
 use crate::report::{median, table};
@@ -187,61 +182,17 @@ impl Report {
     }
 }
 
-/// Every connection sends one request after the other until the time is up.
 async fn closed_loop(base_url: &str, run: Run, options: Options) -> Result<u64, Error> {
-    let authority = base_url
-        .parse::<Uri>()?
-        .authority()
-        .ok_or("no address")?
-        .to_string();
-    let bodies = Arc::new(Bodies::recorded(PROJECT));
-    let next = Arc::new(AtomicU64::new(0));
-    let until = Instant::now() + Duration::from_secs_f64(options.seconds);
-    let mut connections = tokio::task::JoinSet::new();
-    for _ in 0..options.connections {
-        let sender = connect(&authority).await?;
-        let (bodies, next, authority) = (Arc::clone(&bodies), Arc::clone(&next), authority.clone());
-        connections.spawn(async move {
-            let numbers = || next.fetch_add(1, Ordering::Relaxed);
-            send_until(until, sender, &authority, || bodies.request(run, numbers())).await
-        });
-    }
-    let mut requests = 0;
-    while let Some(sent) = connections.join_next().await {
-        requests += sent??;
-    }
-    Ok(requests)
-}
-
-async fn connect(authority: &str) -> Result<SendRequest<Full<Bytes>>, Error> {
-    let stream = TcpStream::connect(authority).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
-async fn send_until(
-    until: Instant,
-    mut sender: SendRequest<Full<Bytes>>,
-    authority: &str,
-    body: impl Fn() -> Bytes,
-) -> Result<u64, Error> {
-    let mut requests = 0;
-    while Instant::now() < until {
-        let request = Request::post(PATH)
-            .header("host", authority)
-            .header("content-type", "application/json")
-            .body(Full::new(body()))?;
-        let response = sender.send_request(request).await?;
-        if response.status() != StatusCode::NO_CONTENT {
-            return Err(format!("a variant answered {}", response.status()).into());
-        }
-        response.into_body().collect().await?;
-        sender.ready().await?;
-        requests += 1;
-    }
-    Ok(requests)
+    let bodies = Bodies::recorded(PROJECT);
+    let load = Load {
+        lasts: Duration::from_secs_f64(options.seconds),
+        connections: options.connections,
+    };
+    closed_loop::run(base_url, load, StatusCode::NO_CONTENT, move |number| {
+        let request = Request::post(PATH).header("content-type", "application/json");
+        Ok(request.body(Full::new(bodies.request(run, number)))?)
+    })
+    .await
 }
 
 async fn wait_until_idle(pid: u32) -> Result<(), Error> {

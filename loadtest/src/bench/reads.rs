@@ -25,6 +25,7 @@ use crate::ledger::Ledger;
 use crate::load::{self, Plan};
 use crate::process::{Server, children_with, cpu_time};
 use crate::report::table;
+use crate::serve::fixed;
 use crate::standalone::Standalone;
 use crate::{Error, PROJECT, workspace};
 
@@ -148,7 +149,8 @@ async fn measure(
         .zip(&alone)
         .filter(|(question, _)| question.held);
     let answer_bytes = held.map(|(_, of)| of.bytes).max().unwrap_or_default();
-    let fixed = Server::start(&["fixed", "--bytes", &answer_bytes.to_string()])?;
+    fixed::prepare(dir, &vec![b' '; answer_bytes], "\"fixed\"")?;
+    let fixed = Server::start(&["fixed", "--dir", &dir.display().to_string()])?;
     let fixed_answer_p95_ms = questions::fixed(&fixed.base_url, CLIENTS).await?;
     say("four clients ask while events arrive");
     let load = Load::start(standalone.base_url(), options.rate, dir)?;

@@ -14,10 +14,13 @@ pub enum Bucketing {
     },
 }
 
-/// The published hash. Its multiplication runs in double precision and loses
-/// low bits, so it is *not* FNV-1a, and it works over UTF-16 code units.
-fn hash_v1(units: impl Iterator<Item = u16>) -> u32 {
-    units.fold(0x811C_9DC5, |hash, unit| {
+const START_V1: u32 = 0x811C_9DC5;
+
+/// The published hash, continued from `hash`. Its multiplication runs in double
+/// precision and loses low bits, so it is *not* FNV-1a, and it works over UTF-16
+/// code units.
+fn continue_v1(hash: u32, text: &str) -> u32 {
+    text.encode_utf16().fold(hash, |hash, unit| {
         let signed = (hash ^ u32::from(unit)).cast_signed();
         let product = f64::from(signed) * 16_777_619.0;
         // Whole, and below 2^56 in magnitude: the cast is exact.
@@ -25,9 +28,20 @@ fn hash_v1(units: impl Iterator<Item = u16>) -> u32 {
     })
 }
 
-/// The bucket, 0 to 99, that on-device evaluators compute.
-pub fn v1(flag_key: &str, targeting_key: &str) -> u32 {
-    hash_v1(flag_key.encode_utf16().chain(targeting_key.encode_utf16())) % 100
+/// The published scheme for one flag, whose key is hashed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyedV1(u32);
+
+impl KeyedV1 {
+    /// For the flag of this key.
+    pub fn new(flag_key: &str) -> Self {
+        Self(continue_v1(START_V1, flag_key))
+    }
+
+    /// The bucket, 0 to 99, that on-device evaluators compute.
+    pub fn bucket(self, targeting_key: &str) -> u32 {
+        continue_v1(self.0, targeting_key) % 100
+    }
 }
 
 /// The bucket, 0 to 9,999, of the even scheme.
@@ -46,5 +60,5 @@ pub fn v2(salt: &str, targeting_key: &str) -> u32 {
 
 #[cfg(test)]
 pub(super) fn hash_v1_of(text: &str) -> u32 {
-    hash_v1(text.encode_utf16())
+    continue_v1(START_V1, text)
 }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::bucket::{self, Bucketing};
+use super::bucket::{self, Bucketing, KeyedV1};
 use super::condition::Condition;
 use super::flag::{Flag, ReleaseLink, Rule, Segment};
 use super::ota::OtaUpdate;
 use super::outcome::{Outcome, Reason};
 use super::rule::{Rollout, RuleConfig};
-use super::{Context, FlagType, value};
+use super::{Context, Device, FlagType, value};
 
 /// A flag in one channel.
 #[derive(Debug, PartialEq)]
@@ -25,6 +25,7 @@ pub struct ChannelFlag {
     channel: Option<String>,
     key_json: String,
     is_on: bool,
+    asks_update_age: bool,
     default: Arc<Outcome>,
     rules: Vec<ChannelRule>,
     overrides: BTreeMap<Uuid, Override>,
@@ -50,7 +51,7 @@ struct ChannelRule {
 enum Matcher {
     Always(Arc<Outcome>),
     TargetingKeys(HashSet<String>, Arc<Outcome>),
-    Buckets(Bucketing, Vec<Share>),
+    Buckets(Buckets, Vec<Share>),
     All(Vec<Condition>, Arc<Outcome>),
     Any(Vec<Condition>, Arc<Outcome>),
     Ota(OtaUpdate, Arc<Outcome>),
@@ -76,12 +77,14 @@ impl ChannelFlag {
             channel,
             segments,
         };
+        let rules = compiler.rules();
         Self {
             channel: channel.map(str::to_owned),
             key_json: Value::from(source.key.as_str()).to_string(),
             is_on: source.is_on(channel),
             default: compiler.outcome(source.default_in(channel), Reason::Default),
-            rules: compiler.rules(),
+            asks_update_age: rules.iter().any(|rule| rule.matcher.asks_update_age()),
+            rules,
             overrides: compiler.overrides(),
             source,
         }
@@ -112,6 +115,12 @@ impl ChannelFlag {
         self.is_on
     }
 
+    /// Whether it may depend on when the device first had its update: then its
+    /// answer changes with time alone.
+    pub fn asks_update_age(&self) -> bool {
+        self.asks_update_age
+    }
+
     /// What a device gets where no rule matches.
     pub fn default(&self) -> &Outcome {
         &self.default
@@ -122,6 +131,14 @@ impl ChannelFlag {
         self.overrides.get(&update?)
     }
 
+    /// The same for a device. Which update it runs is found out only if it matters.
+    fn override_on(&self, device: &Device) -> Option<&Override> {
+        if self.overrides.is_empty() {
+            return None;
+        }
+        self.override_for(device.update_uuid())
+    }
+
     /// The updates whose devices get an override.
     pub fn overridden_updates(&self) -> impl Iterator<Item = &Uuid> {
         self.overrides.keys()
@@ -129,7 +146,7 @@ impl ChannelFlag {
 
     /// What `context` gets; None where the flag is off for it (flags.md §8).
     pub fn evaluate(&self, context: &Context<'_>) -> Option<&Arc<Outcome>> {
-        if let Some(by_release) = self.override_for(context.device.update_uuid()) {
+        if let Some(by_release) = self.override_on(context.device) {
             return Some(&by_release.outcome);
         }
         if !self.is_on {
@@ -138,7 +155,7 @@ impl ChannelFlag {
         let first = self
             .rules
             .iter()
-            .find_map(|rule| rule.matcher.outcome(self.key(), context));
+            .find_map(|rule| rule.matcher.outcome(context));
         Some(first.unwrap_or(&self.default))
     }
 
@@ -150,15 +167,15 @@ impl ChannelFlag {
 }
 
 impl Matcher {
-    fn outcome(&self, flag_key: &str, context: &Context<'_>) -> Option<&Arc<Outcome>> {
+    fn outcome(&self, context: &Context<'_>) -> Option<&Arc<Outcome>> {
         match self {
             Self::Always(outcome) => Some(outcome),
             Self::TargetingKeys(keys, outcome) => {
                 let key = context.device.targeting_key();
                 keys.contains(key).then_some(outcome)
             }
-            Self::Buckets(bucketing, shares) => {
-                let percent = percent(bucketing, flag_key, context.device.targeting_key());
+            Self::Buckets(buckets, shares) => {
+                let percent = buckets.percent(context.device.targeting_key());
                 let share = shares.iter().find(|share| percent.is_below(share.up_to))?;
                 Some(&share.outcome)
             }
@@ -171,6 +188,16 @@ impl Matcher {
                 holds.then_some(outcome)
             }
             Self::Ota(update, outcome) => update.holds(context).then_some(outcome),
+        }
+    }
+
+    fn asks_update_age(&self) -> bool {
+        match self {
+            Self::All(conditions, _) | Self::Any(conditions, _) => conditions
+                .iter()
+                .any(|condition| Context::is_update_age(&condition.attribute)),
+            Self::Ota(update, _) => update.asks_update_age(),
+            Self::Always(_) | Self::TargetingKeys(..) | Self::Buckets(..) => false,
         }
     }
 
@@ -199,19 +226,32 @@ impl Percent {
     }
 }
 
-fn percent(bucketing: &Bucketing, flag_key: &str, targeting_key: &str) -> Percent {
-    match bucketing {
-        Bucketing::V1 => Percent {
-            bucket: f64::from(bucket::v1(flag_key, targeting_key)),
-            buckets_per_percent: 1.0,
-        },
-        Bucketing::V2 { salt } => Percent {
-            bucket: f64::from(bucket::v2(
-                salt.as_deref().unwrap_or(flag_key),
-                targeting_key,
-            )),
-            buckets_per_percent: 100.0,
-        },
+/// Where the targeting keys of one rollout fall.
+#[derive(Debug, PartialEq)]
+enum Buckets {
+    V1(KeyedV1),
+    V2 { salt: String },
+}
+
+impl Buckets {
+    fn new(bucketing: &Bucketing, flag_key: &str) -> Self {
+        match bucketing {
+            Bucketing::V1 => Self::V1(KeyedV1::new(flag_key)),
+            Bucketing::V2 { salt } => Self::V2 {
+                salt: salt.as_deref().unwrap_or(flag_key).to_owned(),
+            },
+        }
+    }
+
+    fn percent(&self, targeting_key: &str) -> Percent {
+        let (bucket, buckets_per_percent) = match self {
+            Self::V1(keyed) => (keyed.bucket(targeting_key), 1.0),
+            Self::V2 { salt } => (bucket::v2(salt, targeting_key), 100.0),
+        };
+        Percent {
+            bucket: f64::from(bucket),
+            buckets_per_percent,
+        }
     }
 }
 
@@ -243,7 +283,8 @@ impl Compiler<'_> {
                 Matcher::TargetingKeys(ids.iter().cloned().collect(), targeted())
             }
             RuleConfig::Rollout(rollout) => {
-                Matcher::Buckets(rollout.bucketing.clone(), self.shares(rollout))
+                let buckets = Buckets::new(&rollout.bucketing, &self.flag.key);
+                Matcher::Buckets(buckets, self.shares(rollout))
             }
             RuleConfig::Attribute(conditions) => Matcher::All(conditions.clone(), targeted()),
             RuleConfig::Segment(key) => self.segment(self.segments.get(key)?, rule),

@@ -7,6 +7,10 @@ use uuid::Uuid;
 
 use super::condition::Attribute;
 
+/// Whole days since the device first had its update.
+const UPDATED_WITHIN_DAYS: &str = "updated_within_days";
+/// What names of attributes that we derive begin with.
+const DERIVED: &str = "ota.";
 /// Microseconds of a day.
 const DAY_US: i64 = 86_400_000_000;
 
@@ -91,14 +95,19 @@ impl<'a> Context<'a> {
 
     fn derived(&self, name: &str) -> Option<Cow<'a, str>> {
         let device = self.device;
-        match name.strip_prefix("ota.")? {
+        match name.strip_prefix(DERIVED)? {
             "update_id" => device.update_text().map(Cow::Borrowed),
             "channel" => device.channel.as_deref().map(Cow::Borrowed),
             "runtime_version" => device.runtime_version.as_deref().map(Cow::Borrowed),
             "branch" => self.branch.map(Cow::Borrowed),
-            "updated_within_days" => self.days_updated().map(|days| days.to_string().into()),
+            UPDATED_WITHIN_DAYS => self.days_updated().map(|days| days.to_string().into()),
             _ => None,
         }
+    }
+
+    /// Whether the attribute of this name is the age of the device's update.
+    pub(super) fn is_update_age(name: &str) -> bool {
+        name.strip_prefix(DERIVED) == Some(UPDATED_WITHIN_DAYS)
     }
 
     fn days_updated(&self) -> Option<i64> {

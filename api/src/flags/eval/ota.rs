@@ -108,6 +108,11 @@ impl OtaUpdate {
         }
     }
 
+    /// Whether it asks when the device first had its update.
+    pub(super) fn asks_update_age(&self) -> bool {
+        matches!(self, Self::WithinDays(_) | Self::Since(_))
+    }
+
     /// Whether the device's update is such a one.
     pub(super) fn holds(&self, context: &Context<'_>) -> bool {
         match self {

@@ -5,14 +5,19 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use sluice_schema::id::ProjectId;
+use sqlx::postgres::PgPoolOptions;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::view::View;
 use super::{KEEP_ALIVE, body};
+use crate::ApiState;
 use crate::clock::Clock;
+use crate::flags::ages::Age;
 use crate::flags::eval::{Device, Flag, FlagType, Rule, RuleConfig, Variation};
 use crate::flags::rules::{ProjectRules, StoredRules};
+use crate::state::Policy;
 
 /// A device's map of flags, kept by the events that it reads.
 #[derive(Debug, Default, PartialEq)]
@@ -85,6 +90,11 @@ fn device(id: &str) -> Arc<Device> {
     })
 }
 
+/// No age is known, and none is asked for.
+fn unknown() -> Option<Age> {
+    None
+}
+
 /// Different flags exist, on and off, at different percentages.
 fn any_flags() -> impl Strategy<Value = Vec<Arc<Flag>>> {
     let settings = prop::option::of((any::<bool>(), prop::sample::select(vec![0.0, 50.0, 100.0])));
@@ -107,15 +117,15 @@ proptest! {
         device_id in "[a-z]{1,6}",
     ) {
         let mut rules = compile(&[], None);
-        let mut view = View::open(device(&device_id), &rules, 0);
+        let mut view = View::open(device(&device_id), &rules, &unknown, 0);
         let mut client = Client::default();
         client.read(&view.put());
         for (flags, reads) in history {
             rules = compile(&flags, Some(&rules));
             if reads {
-                client.read(&view.advance(&rules, 0).unwrap_or_default());
+                client.read(&view.advance(&rules, &unknown, 0).unwrap_or_default());
                 let mut fresh = Client::default();
-                fresh.read(&View::open(device(&device_id), &rules, 0).put());
+                fresh.read(&View::open(device(&device_id), &rules, &unknown, 0).put());
                 prop_assert_eq!(&client, &fresh);
             }
         }
@@ -125,12 +135,12 @@ proptest! {
 #[test]
 fn only_what_changed_for_the_device_is_sent() {
     let before = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], None);
-    let mut view = View::open(device("d"), &before, 0);
+    let mut view = View::open(device("d"), &before, &unknown, 0);
     // A rename of nothing: the same content compiled anew.
     let same = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], Some(&before));
-    assert_eq!(view.advance(&same, 0), None);
+    assert_eq!(view.advance(&same, &unknown, 0), None);
     let after = compile(&[flag(1, true, 0.0), flag(2, true, 100.0)], Some(&same));
-    let event = view.advance(&after, 0).unwrap();
+    let event = view.advance(&after, &unknown, 0).unwrap();
     assert_eq!(
         event,
         "event: patch\ndata: {\"type\":\"patch\",\"key\":\"flag-1\",\
@@ -148,12 +158,12 @@ fn a_flag_that_goes_off_or_away_is_deleted() {
         ],
         None,
     );
-    let mut view = View::open(device("d"), &before, 0);
+    let mut view = View::open(device("d"), &before, &unknown, 0);
     let after = compile(&[flag(1, false, 100.0)], Some(&before));
     let delete =
         |key: &str| format!("event: delete\ndata: {{\"type\":\"delete\",\"key\":\"{key}\"}}\n\n");
     assert_eq!(
-        view.advance(&after, 0),
+        view.advance(&after, &unknown, 0),
         Some(delete("flag-1") + &delete("flag-2"))
     );
 }
@@ -161,29 +171,37 @@ fn a_flag_that_goes_off_or_away_is_deleted() {
 #[test]
 fn a_reader_that_missed_much_is_given_everything_anew() {
     let mut rules = compile(&[flag(1, true, 100.0), flag(2, true, 100.0)], None);
-    let mut view = View::open(device("d"), &rules, 0);
+    let mut view = View::open(device("d"), &rules, &unknown, 0);
     for round in 0..10 {
         rules = compile(
             &[flag(1, true, f64::from(round)), flag(2, true, 100.0)],
             Some(&rules),
         );
     }
-    let event = view.advance(&rules, 0).unwrap();
+    let event = view.advance(&rules, &unknown, 0).unwrap();
     assert!(event.starts_with("event: put\n"), "{event}");
     let mut client = Client::default();
     client.read(&event);
     assert_eq!(client.0.len(), 2);
 }
 
+/// Over stores that are not there: a stream needs none.
+fn state() -> ApiState {
+    let nowhere = PgPoolOptions::new().connect_lazy("postgres://nobody@127.0.0.1:1/nothing");
+    let nowhere = nowhere.unwrap();
+    ApiState::new(nowhere, clickhouse::Client::default(), Policy::default())
+}
+
 fn open(
     rules: &watch::Sender<Option<Arc<ProjectRules>>>,
-    closing: &CancellationToken,
+    state: &ApiState,
 ) -> axum::body::BodyDataStream {
     let device = Device {
         device_id: "d".to_owned(),
+        update_id: Some(Uuid::from_u128(7).to_string()),
         ..Device::default()
     };
-    body(device, rules.subscribe(), Clock::system(), closing.clone()).into_data_stream()
+    body(device, ProjectId(1), rules.subscribe(), state).into_data_stream()
 }
 
 fn published(flags: &[Arc<Flag>]) -> watch::Sender<Option<Arc<ProjectRules>>> {
@@ -193,19 +211,19 @@ fn published(flags: &[Arc<Flag>]) -> watch::Sender<Option<Arc<ProjectRules>>> {
 #[tokio::test]
 async fn a_stream_puts_at_once_and_ends_when_it_is_closed() {
     let rules = published(&[flag(1, true, 100.0)]);
-    let closing = CancellationToken::new();
-    let mut stream = open(&rules, &closing);
+    let state = state();
+    let mut stream = open(&rules, &state);
     let first = stream.next().await.unwrap().unwrap();
     assert!(first.starts_with(b"retry: 5000\nevent: put\ndata: {\"flags\":{\"flag-1\":"));
-    closing.cancel();
+    state.flags.close();
     assert!(stream.next().await.is_none());
-    assert!(open(&rules, &closing).next().await.is_none());
+    assert!(open(&rules, &state).next().await.is_none());
 }
 
 #[tokio::test]
 async fn a_stream_ends_with_its_project() {
     let rules = published(&[]);
-    let mut stream = open(&rules, &CancellationToken::new());
+    let mut stream = open(&rules, &state());
     stream.next().await.unwrap().unwrap();
     drop(rules);
     assert!(stream.next().await.is_none());
@@ -215,7 +233,7 @@ async fn a_stream_ends_with_its_project() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_is_kept_alive_every_15_s() {
     let rules = published(&[]);
-    let mut stream = open(&rules, &CancellationToken::new());
+    let mut stream = open(&rules, &state());
     stream.next().await.unwrap().unwrap();
     for _ in 0..3 {
         let before = tokio::time::Instant::now();
@@ -229,9 +247,9 @@ async fn a_silent_stream_is_kept_alive_every_15_s() {
 #[tokio::test]
 async fn every_one_of_many_streams_ends_on_the_last_state() {
     let rules = published(&[flag(1, true, 0.0)]);
-    let closing = CancellationToken::new();
+    let state = state();
     let mut devices: Vec<_> = (0..500)
-        .map(|_| (open(&rules, &closing), Client::default()))
+        .map(|_| (open(&rules, &state), Client::default()))
         .collect();
     for round in 1..=100_u32 {
         let previous = rules.borrow().clone().unwrap();
@@ -263,4 +281,69 @@ fn read_ready(stream: &mut axum::body::BodyDataStream, client: &mut Client) {
     while let Some(frame) = tokio::task::unconstrained(stream.next()).now_or_never() {
         client.read(std::str::from_utf8(&frame.unwrap().unwrap()).unwrap());
     }
+}
+
+/// A flag for devices that have their update for less than two days.
+fn fresh() -> Arc<Flag> {
+    let config = json!({"matchBy": "updated_since", "withinDays": 2});
+    let mut flag = Flag::clone(&flag(1, true, 0.0));
+    flag.rules[0].config = RuleConfig::parse("ota_update", &config, &json!(true)).unwrap();
+    Arc::new(flag)
+}
+
+const DAY_US: i64 = 86_400_000_000;
+
+#[test]
+fn an_age_is_told_once_it_is_known_and_when_it_ends() {
+    let rules = compile(&[fresh(), flag(2, true, 100.0)], None);
+    let mut client = Client::default();
+    let asked = || Some(Age::Asked);
+    let known = || Some(Age::Since(0));
+    let mut view = View::open(device("d"), &rules, &asked, DAY_US);
+    client.read(&view.put());
+    assert!(view.awaits_age() && view.ages());
+    assert_eq!(client.0["flag-1"]["value"], json!(false));
+    assert_eq!(view.advance(&rules, &asked, DAY_US), None);
+    for (now_us, value) in [(DAY_US, true), (3 * DAY_US, false)] {
+        let event = view.advance(&rules, &known, now_us).unwrap();
+        assert!(event.starts_with("event: patch\n"), "{event}");
+        client.read(&event);
+        assert_eq!(client.0["flag-1"]["value"], json!(value));
+        assert!(!view.awaits_age());
+        assert_eq!(view.advance(&rules, &known, now_us), None);
+    }
+}
+
+#[test]
+fn flags_that_do_not_ask_for_an_age_ask_nobody() {
+    let rules = compile(&[flag(2, true, 100.0)], None);
+    let nobody = || panic!("asked for an age");
+    let mut view = View::open(device("d"), &rules, &nobody, 0);
+    assert_eq!(view.advance(&rules, &nobody, 0), None);
+    assert!(!view.ages());
+}
+
+/// Time is simulated, and the clock goes with it: a device leaves the window
+/// though nobody writes anything.
+#[tokio::test(start_paused = true)]
+async fn days_move_on_without_a_write() {
+    let began = tokio::time::Instant::now();
+    let clock = Clock::from_fn(move || {
+        chrono::DateTime::UNIX_EPOCH + began.elapsed() + chrono::TimeDelta::days(2)
+            - chrono::TimeDelta::seconds(20)
+    });
+    let state = state().with_clock(clock);
+    let running = super::Running::new(ProjectId(1), Some(Uuid::from_u128(7)), "d").unwrap();
+    state.flags.ages().learn_for_tests(running, 0);
+    let rules = published(&[fresh()]);
+    let mut stream = open(&rules, &state);
+    let mut client = Client::default();
+    let mut values = Vec::new();
+    for _ in 0..4 {
+        let frame = stream.next().await.unwrap().unwrap();
+        client.read(std::str::from_utf8(&frame).unwrap());
+        values.push(client.0["flag-1"]["value"].clone());
+    }
+    // At once, after 15 s, after 30 s and after 45 s.
+    assert_eq!(values, [true, true, false, false].map(Value::from));
 }

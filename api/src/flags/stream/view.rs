@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::flags::ages::Age;
 use crate::flags::eval::{ChannelFlag, Context, Device, Outcome};
 use crate::flags::rules::{ChannelRules, ProjectRules};
 
@@ -20,19 +21,29 @@ pub(super) struct View {
     generation: u64,
     channel: Arc<ChannelRules>,
     branch: Option<Arc<str>>,
+    age: Option<Age>,
     /// What the device holds, flag by flag of `channel`.
     sent: Vec<Option<Arc<Outcome>>>,
 }
+
+/// What is known of when the device first had its update, if it runs one.
+pub(super) type AgeOf<'a> = &'a dyn Fn() -> Option<Age>;
 
 /// A flag that is different now; None: it is gone.
 type Change<'a> = (&'a ChannelFlag, Option<&'a Arc<Outcome>>);
 
 impl View {
     /// What `device` gets under `rules`.
-    pub(super) fn open(device: Arc<Device>, rules: &ProjectRules, now_us: i64) -> Self {
+    pub(super) fn open(
+        device: Arc<Device>,
+        rules: &ProjectRules,
+        age: AgeOf<'_>,
+        now_us: i64,
+    ) -> Self {
         let channel = Arc::clone(rules.channel(device.channel.as_deref()));
-        let branch = rules.branch(device.update_uuid()).cloned();
-        let context = context(&device, branch.as_deref(), now_us);
+        let branch = rules.branch_of(&device).cloned();
+        let age = channel.asks_update_age().then(age).flatten();
+        let context = context(&device, branch.as_deref(), age, now_us);
         let evaluate = |flag: &Arc<ChannelFlag>| flag.evaluate(&context).cloned();
         let sent = channel.flags().iter().map(evaluate).collect();
         Self {
@@ -40,8 +51,19 @@ impl View {
             generation: rules.generation,
             channel,
             branch,
+            age,
             sent,
         }
+    }
+
+    /// Whether its flags may change with time alone.
+    pub(super) fn ages(&self) -> bool {
+        self.channel.asks_update_age()
+    }
+
+    /// Whether it waits to know when the device first had its update.
+    pub(super) fn awaits_age(&self) -> bool {
+        self.age == Some(Age::Asked)
     }
 
     /// The event that replaces all that the device holds.
@@ -59,9 +81,14 @@ impl View {
     }
 
     /// Takes over `rules`. The events that tell the device, if it is concerned.
-    pub(super) fn advance(&mut self, rules: &ProjectRules, now_us: i64) -> Option<String> {
+    pub(super) fn advance(
+        &mut self,
+        rules: &ProjectRules,
+        age: AgeOf<'_>,
+        now_us: i64,
+    ) -> Option<String> {
         let missed = rules.generation.saturating_sub(self.generation + 1);
-        let previous = std::mem::replace(self, self.renewed(rules, now_us));
+        let previous = std::mem::replace(self, self.renewed(rules, age, now_us));
         let changes = self.changes_since(&previous);
         if changes.is_empty() {
             None
@@ -74,17 +101,21 @@ impl View {
 
     /// The view of the same device under `rules`. Flags that the change did not
     /// touch are not evaluated again.
-    fn renewed(&self, rules: &ProjectRules, now_us: i64) -> Self {
+    fn renewed(&self, rules: &ProjectRules, age: AgeOf<'_>, now_us: i64) -> Self {
         let device = Arc::clone(&self.device);
         let channel = Arc::clone(rules.channel(device.channel.as_deref()));
-        let branch = rules.branch(device.update_uuid()).cloned();
+        let branch = rules.branch_of(&device).cloned();
         let same_branch = branch == self.branch;
-        let context = context(&device, branch.as_deref(), now_us);
+        let age = channel.asks_update_age().then(age).flatten();
+        let context = context(&device, branch.as_deref(), age, now_us);
+        let is_same = |old: &Arc<ChannelFlag>, flag: &Arc<ChannelFlag>| {
+            same_branch && Arc::ptr_eq(old, flag) && !flag.asks_update_age()
+        };
         let sent = channel
             .flags()
             .iter()
             .map(|flag| match self.held(flag) {
-                Some((old, outcome)) if same_branch && Arc::ptr_eq(old, flag) => outcome.clone(),
+                Some((old, outcome)) if is_same(old, flag) => outcome.clone(),
                 _ => flag.evaluate(&context).cloned(),
             })
             .collect();
@@ -93,6 +124,7 @@ impl View {
             generation: rules.generation,
             channel,
             branch,
+            age,
             sent,
         }
     }
@@ -118,11 +150,16 @@ impl View {
     }
 }
 
-fn context<'a>(device: &'a Device, branch: Option<&'a str>, now_us: i64) -> Context<'a> {
+fn context<'a>(
+    device: &'a Device,
+    branch: Option<&'a str>,
+    age: Option<Age>,
+    now_us: i64,
+) -> Context<'a> {
     Context {
         device,
         branch,
-        update_since_us: None,
+        update_since_us: age.and_then(Age::since_us),
         now_us,
     }
 }

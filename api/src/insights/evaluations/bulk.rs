@@ -15,6 +15,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use clickhouse::Client;
 use clickhouse::error::Result;
+use foldhash::fast::RandomState;
 use metrics::counter;
 use serde_json::json;
 use sluice_schema::id::ProjectId;
@@ -49,10 +50,12 @@ struct Answered {
     channel: Box<str>,
 }
 
+/// By flag and variation, whose ids are ours: nobody can make them collide.
+type Slots = HashMap<(i64, Option<i64>), Slot, RandomState>;
+
 #[derive(Default)]
 struct Waiting {
-    /// By flag and variation.
-    slots: HashMap<Answered, HashMap<(i64, Option<i64>), Slot>>,
+    slots: HashMap<Answered, Slots>,
     size: usize,
 }
 

@@ -2,14 +2,14 @@
 //! that they could not choose.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use moka::sync::Cache;
 
 use crate::error::{ApiError, ApiResult};
-use crate::flags::limit::{Bucket, Exceeded, take};
+use crate::flags::limit::{Bucket, Exceeded};
 
 /// Addresses that are remembered at once. One that is forgotten starts afresh.
 const MAX_ADDRESSES: u64 = 200_000;
@@ -68,6 +68,19 @@ fn network(address: IpAddr) -> IpAddr {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
+}
+
+/// Takes a token of an address's bucket, if there is one.
+fn take(
+    buckets: &Cache<IpAddr, Arc<Mutex<Bucket>>>,
+    address: IpAddr,
+    per_s: f64,
+    now_us: i64,
+) -> Result<(), Exceeded> {
+    let full = || Arc::new(Mutex::new(Bucket::full(per_s, now_us)));
+    let bucket = buckets.get_with(address, full);
+    let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+    bucket.take(per_s, now_us)
 }
 
 #[cfg(test)]

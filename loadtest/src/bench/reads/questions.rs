@@ -235,7 +235,7 @@ pub(super) async fn fixed(url: &str, clients: usize) -> Result<f64, Error> {
             let mut waits = Vec::new();
             while Instant::now() < until {
                 let started = Instant::now();
-                client.get(&url).await?;
+                client.post_json(&url, Bytes::new()).await?;
                 waits.push(started.elapsed().as_secs_f64() * 1_000.0);
             }
             Ok::<_, Error>(waits)

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::{rule, variation};
 use crate::flags::eval::definitions::{Variant, render};
 use crate::flags::eval::{
-    ChannelFlag, Condition, Context, Device, Environment, Flag, FlagType, Rule, Segment,
+    ChannelFlag, Condition, Context, Device, Environment, Flag, FlagType, ReleaseLink, Rule,
+    Segment,
 };
 
 /// What the app gets for `key`: None where the provider does not know the flag.
@@ -116,14 +118,50 @@ fn holds(condition: &Value, attributes: &Map<String, Value>) -> bool {
         "gte" => numbers().is_some_and(|(a, b)| a >= b),
         "lt" => numbers().is_some_and(|(a, b)| a < b),
         "lte" => numbers().is_some_and(|(a, b)| a <= b),
+        "semver_gt" => versions(&text, first).is_some_and(|(a, b)| a > b),
+        "semver_gte" => versions(&text, first).is_some_and(|(a, b)| a >= b),
+        "semver_lt" => versions(&text, first).is_some_and(|(a, b)| a < b),
+        "semver_lte" => versions(&text, first).is_some_and(|(a, b)| a <= b),
         _ => false,
     }
 }
 
+/// Both as values that compare as versions do.
+fn versions<'t>(a: &'t str, b: &'t str) -> Option<(Version<'t>, Version<'t>)> {
+    let version = |text: &'t str| {
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let (core, pre_release) = text.split_once('-').unwrap_or((text, ""));
+        let core: Option<Vec<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
+        let mut core = core?;
+        core.resize(6, 0);
+        let identifiers = pre_release.split('.').map(|part| match part.parse() {
+            _ if pre_release.is_empty() => (2, 0, ""),
+            Ok(number) => (0, number, ""),
+            Err(_) => (1, 0, part),
+        });
+        Some((core, identifiers.collect()))
+    };
+    Some((version(a)?, version(b)?))
+}
+
+/// The core, and the identifiers of the pre-release; none is above any.
+type Version<'t> = (Vec<u64>, Vec<(u8, u64, &'t str)>);
+
 const KEYS: [&str; 4] = ["new-checkout", "theme", "pricing", "f"];
 const CHANNELS: [&str; 3] = ["production", "staging", "canary"];
-const WORDS: [&str; 6] = ["pro", "free", "18", "3.5", "x", ""];
-const OPERATORS: [&str; 13] = [
+const WORDS: [&str; 10] = [
+    "pro",
+    "free",
+    "18",
+    "3.5",
+    "x",
+    "",
+    "v3.5.0",
+    "3.5.0-beta.2",
+    "3.5.0-beta.10",
+    "10.0.0",
+];
+const OPERATORS: [&str; 17] = [
     "eq",
     "neq",
     "in",
@@ -137,7 +175,12 @@ const OPERATORS: [&str; 13] = [
     "lte",
     "exists",
     "not_exists",
+    "semver_gt",
+    "semver_gte",
+    "semver_lt",
+    "semver_lte",
 ];
+const UPDATES: [Uuid; 2] = [Uuid::from_u128(1), Uuid::from_u128(2)];
 
 fn any_condition() -> impl Strategy<Value = Condition> {
     let attribute = prop::sample::select(vec!["plan", "age", "note"]);
@@ -195,6 +238,18 @@ fn any_rule_config() -> impl Strategy<Value = (&'static str, Value)> {
     ]
 }
 
+/// A release of the flag, before or after somebody switched it.
+fn any_link() -> impl Strategy<Value = ReleaseLink> {
+    let update = prop::sample::select(UPDATES.to_vec());
+    (update, any::<bool>(), 0..3_i64).prop_map(|(update, enabled, created_at_us)| ReleaseLink {
+        updates: vec![update],
+        group_id: "group".to_owned(),
+        enabled,
+        variation_id: None,
+        created_at_us,
+    })
+}
+
 fn any_flag() -> impl Strategy<Value = Flag> {
     let rules = prop::collection::vec(
         (
@@ -216,8 +271,10 @@ fn any_flag() -> impl Strategy<Value = Flag> {
         any::<bool>(),
         rules,
         env,
+        prop::collection::vec(any_link(), 0..3),
     )
-        .prop_map(|(key, enabled, default_value, rules, env)| {
+        .prop_map(|(key, enabled, default_value, rules, env, mut links)| {
+            links.sort_by_key(|link| link.created_at_us);
             let mut flag = Flag {
                 id: 1,
                 key: key.to_owned(),
@@ -231,7 +288,7 @@ fn any_flag() -> impl Strategy<Value = Flag> {
                 ],
                 environments: Vec::new(),
                 rules: Vec::new(),
-                links: Vec::new(),
+                links,
             };
             flag.environments
                 .extend(env.map(|(enabled, at_us, default_value)| Environment {
@@ -270,15 +327,19 @@ fn any_device() -> impl Strategy<Value = Device> {
         ".{0,12}",
     ];
     let channel = prop::option::of(prop::sample::select(CHANNELS.to_vec()));
-    (key, channel, attributes).prop_map(|(targeting_key, channel, attributes)| Device {
-        device_id: "device-1".to_owned(),
-        targeting_key: Some(targeting_key),
-        channel: channel.map(str::to_owned),
-        attributes: attributes
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
-        ..Device::default()
+    let update = prop::option::of(prop::sample::select(UPDATES.to_vec()));
+    (key, channel, update, attributes).prop_map(|(targeting_key, channel, update, attributes)| {
+        Device {
+            update_id: update.map(|id| id.to_string()),
+            device_id: "device-1".to_owned(),
+            targeting_key: Some(targeting_key),
+            channel: channel.map(str::to_owned),
+            attributes: attributes
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            ..Device::default()
+        }
     })
 }
 
@@ -295,7 +356,7 @@ fn device_and_server_agree_on_10_000_pairs() {
             let compiled = Arc::new(ChannelFlag::new(Arc::new(flag), channel, &segments));
             let variant = Variant {
                 expand_segments: true,
-                update: None,
+                update: device.update_uuid(),
             };
             let definitions = render(&[Arc::clone(&compiled)], &segments, variant);
             let definitions: Value = serde_json::from_str(&definitions).unwrap();
