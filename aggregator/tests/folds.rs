@@ -110,9 +110,12 @@ impl Read<'_> {
             );
         }
         let sums: Vec<_> = columns.iter().map(|name| format!("sum({name})")).collect();
-        let states = states.iter().map(|name| match self.flags {
-            true => format!("uniqExactArray({name})"),
-            false => format!("uniqCombined64Merge(16)({name})"),
+        let states = states.iter().map(|name| {
+            if self.flags {
+                format!("uniqExactArray({name})")
+            } else {
+                format!("uniqCombined64Merge(16)({name})")
+            }
         });
         format!(
             "SELECT [{}] AS slice, [{}] AS sums, [{}] AS devices FROM ({from}) GROUP BY slice",
@@ -128,9 +131,12 @@ impl Read<'_> {
             .fetch_all::<ReadRow>()
             .await
             .unwrap();
-        let number = |stored: &u64| match self.flags {
-            true => places::devices(*stored),
-            false => *stored,
+        let number = |stored: &u64| {
+            if self.flags {
+                places::devices(*stored)
+            } else {
+                *stored
+            }
         };
         rows.into_iter()
             .map(|row| {
