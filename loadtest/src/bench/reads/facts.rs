@@ -230,7 +230,7 @@ async fn configure(pool: &PgPool) -> Result<i64, Error> {
 
 /// The statements of the file by name.
 fn statements() -> HashMap<&'static str, &'static str> {
-    let parts = SQL.split("-- @").skip(1);
+    let parts = SQL.split("\n-- @").skip(1);
     let named = parts.filter_map(|part| part.split_once('\n'));
     named
         .map(|(name, sql)| (name.trim(), sql.trim_end().trim_end_matches(';')))
