@@ -56,7 +56,8 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 }
 
 impl IfMatch {
-    /// Refuses with 412 a change of another version than the editor saw.
+    /// Refuses with 412 a change of another version than the editor saw. As with
+    /// conflicts, what is wrong in the body itself comes first (management.md §1.2).
     pub(crate) fn check(&self, version: Version) -> ApiResult<()> {
         let Some(given) = &self.0 else { return Ok(()) };
         let tag = version.tag();

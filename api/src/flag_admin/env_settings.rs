@@ -37,7 +37,6 @@ pub(super) async fn update(
 ) -> ApiResult<(Version, Json<EnvSetting>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check(locked.version())?;
     let channel = text::required("channelName", &channel, text::NAME_CHARS)?;
     let default_value = body.default_value.map(|value| {
         typed_as_variation("defaultValue", locked.flag_type, &locked.variations, value)
@@ -46,6 +45,7 @@ pub(super) async fn update(
         enabled: body.enabled,
         default_value: default_value.transpose()?,
     };
+    if_match.check(locked.version())?;
     let stored = upsert(&mut change, flag_id, &channel, &written).await?;
     store::touch(&mut change, flag_id).await?;
     let setting = stored.resolve(&locked.flag);

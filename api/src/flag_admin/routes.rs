@@ -106,8 +106,8 @@ pub(super) async fn update(
 ) -> ApiResult<(Version, Json<Flag>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
-    if_match.check(locked.version())?;
     let (to, changed) = difference(&locked, body)?;
+    if_match.check(locked.version())?;
     if changed.is_empty() {
         return Ok((locked.version(), Json(locked.flag)));
     }

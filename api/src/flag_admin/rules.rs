@@ -68,11 +68,11 @@ pub(super) async fn update(
 ) -> ApiResult<(Version, Json<Rule>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check(locked.version())?;
     let stored = find(&mut change, flag_id, rule_id).await?;
     let stored = stored.ok_or_else(|| ApiError::not_found("rule"))?;
     let (config, value) = merge(&stored, &body);
     let checked = check(&locked, &stored.rule_type, config, value)?;
+    if_match.check(locked.version())?;
     hold_segment(&mut change, &checked).await?;
     let priority = body.priority.unwrap_or(stored.priority);
     let rule = replace(&mut change, rule_id, &checked, priority).await?;

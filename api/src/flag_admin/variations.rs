@@ -35,7 +35,6 @@ pub(super) async fn update(
 ) -> ApiResult<(Version, Json<Variation>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    if_match.check(locked.version())?;
     let stored = locked
         .variations
         .iter()
@@ -54,6 +53,7 @@ pub(super) async fn update(
     if let Some(description) = body.description {
         to.description = text::optional("description", description, text::NOTE_CHARS)?;
     }
+    if_match.check(locked.version())?;
     write(&mut change, &to).await?;
     if to.value != old_value {
         replace_value(&mut change, &to, &old_value).await?;

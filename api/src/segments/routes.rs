@@ -80,8 +80,8 @@ pub(super) async fn update(
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
     let (key, updated_at) = locked.ok_or_else(|| ApiError::not_found("segment"))?;
-    if_match.check(Version::of(updated_at))?;
     let to = body.check()?;
+    if_match.check(Version::of(updated_at))?;
     if !to.is_empty() {
         store::update(&mut change, id, &to).await?;
         change

@@ -60,6 +60,13 @@ async fn a_flag_with_all_that_belongs_to_it_has_one_version() {
         assert_eq!(world.get(EDITOR, &path).await.expect(200), before);
         assert_eq!(world.audit().await.len(), entries);
 
+        // What is wrong in the body is said before (management.md §1.2).
+        let wrong = json!({"name": " ", "value": "perhaps", "defaultValue": "perhaps",
+            "variantValue": "perhaps"});
+        change(&world, &path_of_change, &wrong, Some(&seen))
+            .await
+            .expect(400);
+
         let either = format!("{seen}, {now}");
         change(&world, &path_of_change, &body, Some(&either))
             .await
@@ -86,6 +93,9 @@ async fn a_segment_has_a_version() {
     change(&world, &path, &json!({"name": "Late"}), Some(&seen))
         .await
         .expect(412);
+    change(&world, &path, &json!({"name": " "}), Some(&seen))
+        .await
+        .expect(400);
     let stored = world.get(EDITOR, &path).await.expect(200);
     assert_eq!(stored["name"], "First");
 }
