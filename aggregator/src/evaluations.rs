@@ -116,14 +116,6 @@ impl Facts for Evaluations {
         self.report_bytes = 0;
     }
 
-    async fn store_before(
-        _: &Context<Self>,
-        _: &Job<Self>,
-        _: &CancellationToken,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
-
     async fn store_after(
         context: &Context<Self>,
         job: &Job<Self>,
@@ -138,8 +130,6 @@ impl Facts for Evaluations {
         })
         .await
     }
-
-    fn acknowledged(&mut self, _: &Vec<Report>) {}
 
     fn revoked(shared: &Shared, partition: Partition) {
         shared.contexts.forget(partition);

@@ -1,5 +1,5 @@
 //! What the requests of one log become: the part of the pipeline in which
-//! health events and flag evaluations differ.
+//! health events, flag evaluations and manifest requests differ.
 //!
 //! What always holds: rows are a function of the records and of answers that
 //! come out the same when a range is read again (docs/decisions/0011); what is
@@ -63,23 +63,27 @@ pub(crate) trait Facts: Default + Send + 'static {
     /// Drops what was gathered.
     fn clear(&mut self);
 
-    /// Stores what must be there before the rows are.
+    /// Stores what must be there before the rows are: nothing, for most.
     fn store_before(
-        context: &Context<Self>,
-        job: &Job<Self>,
-        stop: &CancellationToken,
-    ) -> impl Future<Output = Result<(), Stopped>> + Send;
+        _context: &Context<Self>,
+        _job: &Job<Self>,
+        _stop: &CancellationToken,
+    ) -> impl Future<Output = Result<(), Stopped>> + Send {
+        async { Ok(()) }
+    }
 
     /// Stores what must be there before the position is committed.
     fn store_after(
-        context: &Context<Self>,
-        job: &Job<Self>,
-        stop: &CancellationToken,
-    ) -> impl Future<Output = Result<(), Stopped>> + Send;
+        _context: &Context<Self>,
+        _job: &Job<Self>,
+        _stop: &CancellationToken,
+    ) -> impl Future<Output = Result<(), Stopped>> + Send {
+        async { Ok(()) }
+    }
 
     /// The batch is stored.
-    fn acknowledged(&mut self, beside: &Self::Beside);
+    fn acknowledged(&mut self, _beside: &Self::Beside) {}
 
     /// A partition was lost: forget what may not have been stored of it.
-    fn revoked(shared: &Self::Shared, partition: Partition);
+    fn revoked(_shared: &Self::Shared, _partition: Partition) {}
 }

@@ -3,7 +3,6 @@
 mod rows;
 
 use bytes::Bytes;
-use sluice_eventlog::Partition;
 use sluice_schema::frame::ContentKind;
 use sluice_schema::wire::manifests::ManifestRequest;
 use sluice_schema::wire::{Refusal, Scratch};
@@ -15,7 +14,6 @@ use crate::context::Context;
 use crate::facts::Facts;
 use crate::places::Origin;
 use crate::retry::Stopped;
-use crate::send::Job;
 
 /// The open batch of a partition of manifest requests.
 #[derive(Default)]
@@ -67,24 +65,4 @@ impl Facts for Manifests {
     fn clear(&mut self) {
         self.rows.clear();
     }
-
-    async fn store_before(
-        _: &Context<Self>,
-        _: &Job<Self>,
-        _: &CancellationToken,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
-
-    async fn store_after(
-        _: &Context<Self>,
-        _: &Job<Self>,
-        _: &CancellationToken,
-    ) -> Result<(), Stopped> {
-        Ok(())
-    }
-
-    fn acknowledged(&mut self, (): &()) {}
-
-    fn revoked((): &(), _: Partition) {}
 }

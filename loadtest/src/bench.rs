@@ -6,6 +6,7 @@ pub mod closed_loop;
 pub mod edge;
 pub mod flags;
 pub mod reads;
+pub mod rounds;
 pub mod streams;
 pub mod writer;
 

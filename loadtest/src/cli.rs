@@ -55,7 +55,7 @@ enum Bench {
     /// The edge's CPU per request, and the whole standalone process's.
     Edge {
         #[command(flatten)]
-        options: bench::edge::Options,
+        options: bench::rounds::Options,
         /// End with one JSON object.
         #[arg(long)]
         json: bool,
@@ -63,7 +63,7 @@ enum Bench {
     /// The API's CPU per request for devices that ask for flags.
     Flags {
         #[command(flatten)]
-        options: bench::flags::Options,
+        options: bench::rounds::Options,
         /// End with one JSON object.
         #[arg(long)]
         json: bool,
@@ -108,14 +108,16 @@ pub async fn execute(arguments: Arguments) -> Result<bool, Error> {
         } => {
             let report = bench::edge::run(options, say).await?;
             println!("{}", report.table());
-            print_json(json, &report)
+            print_json(json, &report)?;
+            Ok(report.is_met())
         }
         Command::Bench {
             what: Bench::Writer { options, json },
         } => {
             let report = bench::writer::run(options, say).await?;
             println!("{}", report.table());
-            print_json(json, &report)
+            print_json(json, &report)?;
+            Ok(report.is_met())
         }
         Command::Bench {
             what: Bench::Reads { options, json },

@@ -5,11 +5,11 @@
 //! that is stored twice is the same evidence, so what a full memory forgets is
 //! noted again, and no call waits for anything.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike as _, Utc};
@@ -19,12 +19,10 @@ use metrics::counter;
 use serde_json::json;
 use sluice_schema::id::ProjectId;
 use sluice_schema::wire::flags::device_number;
-use tokio::time::{MissedTickBehavior, interval};
 
-use super::blocks::{Series, cut, instant};
+use super::blocks::{Series, cut, instant, keep_storing};
 use crate::flags::eval::Device;
 
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// Devices of an hour that are remembered as noted: 16 MB.
 const MAX_NOTED: usize = 1_000_000;
 /// Devices that wait to be stored; more are noted at their next call.
@@ -50,15 +48,15 @@ struct Notes {
     hour: i64,
     /// Hashes of who is stored, or waits for it, in this hour.
     noted: HashSet<u64>,
-    waiting: Vec<Caller>,
+    waiting: Vec<Caller<'static>>,
 }
 
 #[derive(Hash)]
-struct Caller {
+struct Caller<'d> {
     project: ProjectId,
     device: u64,
-    channel: String,
-    platform: String,
+    channel: Cow<'d, str>,
+    platform: Cow<'d, str>,
     /// In microseconds since 1970.
     at_us: i64,
 }
@@ -75,13 +73,12 @@ impl Default for Callers {
 impl Callers {
     /// A device called at a moment.
     pub(crate) fn note(&self, project: ProjectId, device: &Device, at: DateTime<Utc>) {
-        let text =
-            |text: &Option<String>, max_bytes| cut(text.as_deref().unwrap_or_default(), max_bytes);
+        let (channel, platform) = (device.channel.as_deref(), device.platform.as_deref());
         let caller = Caller {
             project,
             device: device_number(&device.device_id),
-            channel: text(&device.channel, MAX_CHANNEL_BYTES),
-            platform: text(&device.platform, MAX_PLATFORM_BYTES),
+            channel: cut(channel.unwrap_or_default(), MAX_CHANNEL_BYTES),
+            platform: cut(platform.unwrap_or_default(), MAX_PLATFORM_BYTES),
             at_us: at.timestamp_micros(),
         };
         // Each statement leaves the notes whole.
@@ -91,14 +88,7 @@ impl Callers {
 
     /// Stores who called every few seconds, for ever.
     pub(crate) async fn keep_storing(&self, client: &Client) {
-        let mut ticks = interval(FLUSH_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if let Err(error) = self.store(client).await {
-                tracing::warn!(%error, "devices that called flag routes are not stored yet");
-            }
-        }
+        keep_storing("devices that called flag routes", || self.store(client)).await;
     }
 
     /// Stores who called so far.
@@ -118,7 +108,7 @@ impl Callers {
 }
 
 impl Notes {
-    fn add(&mut self, caller: Caller) {
+    fn add(&mut self, caller: Caller<'_>) {
         let hour = caller.at_us.div_euclid(MICROS_PER_HOUR);
         if hour > self.hour || self.noted.len() >= MAX_NOTED {
             self.noted.clear();
@@ -133,11 +123,21 @@ impl Notes {
             return;
         }
         self.noted.insert(key);
-        self.waiting.push(caller);
+        self.waiting.push(caller.into_owned());
     }
 }
 
-impl Caller {
+impl Caller<'_> {
+    fn into_owned(self) -> Caller<'static> {
+        Caller {
+            channel: self.channel.into_owned().into(),
+            platform: self.platform.into_owned().into(),
+            project: self.project,
+            device: self.device,
+            at_us: self.at_us,
+        }
+    }
+
     /// Who and where, in a number.
     fn key(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -153,7 +153,7 @@ impl Caller {
     }
 }
 
-fn encode(callers: &[Caller]) -> Bytes {
+fn encode(callers: &[Caller<'_>]) -> Bytes {
     let mut lines = String::new();
     for caller in callers {
         let at = instant(caller.at_us);

@@ -4,15 +4,17 @@
 //! so that it counts once, however often it is sent. Blocks of a series go one
 //! after the other.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clickhouse::Client;
 use clickhouse::error::{Error, Result};
 use sluice_schema::clickhouse::EXACTLY_ONCE_SETTINGS;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
 const INSERT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The blocks of a process for one table.
@@ -72,6 +74,21 @@ impl Series {
     }
 }
 
+/// Stores what was counted every few seconds, for ever. `what` waits meanwhile.
+pub(super) async fn keep_storing<S>(what: &str, store: impl Fn() -> S)
+where
+    S: Future<Output = Result<()>>,
+{
+    let mut ticks = interval(FLUSH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = store().await {
+            tracing::warn!(%error, what, "not stored yet");
+        }
+    }
+}
+
 async fn insert(client: &Client, insert: &str, token: &str, rows: Bytes) -> Result<()> {
     let mut insert = client
         .insert_formatted_with(insert)
@@ -91,7 +108,11 @@ pub(super) fn instant(at_us: i64) -> String {
     format!("{seconds}.{micros:06}")
 }
 
-/// A text of a device within a limit, as stored.
-pub(super) fn cut(text: &str, max_bytes: usize) -> String {
-    text[..text.floor_char_boundary(max_bytes)].replace('\0', "")
+/// A text of a device within a limit, as stored. Nearly all are as they came.
+pub(super) fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    let kept = &text[..text.floor_char_boundary(max_bytes)];
+    if kept.contains('\0') {
+        return kept.replace('\0', "").into();
+    }
+    kept.into()
 }

@@ -12,15 +12,14 @@ use hyper::{Request, StatusCode};
 use serde::Serialize;
 
 use super::Measured;
-use super::closed_loop::{self, Load};
+use super::closed_loop;
+use super::rounds::{self, Options, Rounds, VariantReport};
 use crate::bodies::{Bodies, Run};
 use crate::process::{Server, cpu_time};
-use crate::report::{median, table};
 use crate::standalone::Standalone;
 use crate::{Error, PROJECT};
 
 const PATH: &str = "/v1/ota/health-metrics";
-const UNIT: &str = "microseconds of CPU per request";
 /// The edge with its log may cost this much of the parsing baseline with a group sync.
 const EDGE_LIMIT: f64 = 2.0;
 /// The whole standalone process may.
@@ -29,20 +28,6 @@ const STANDALONE_LIMIT: f64 = 3.0;
 const IDLE_CORES: f64 = 0.1;
 const IDLE_STEP: Duration = Duration::from_millis(500);
 const IDLE_WITHIN: Duration = Duration::from_mins(1);
-
-/// How to measure.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Options {
-    /// Rounds that count; one more warms up.
-    #[arg(long, default_value_t = 7)]
-    pub rounds: usize,
-    /// Length of a round of one variant, in seconds.
-    #[arg(long, default_value_t = 3.0)]
-    pub seconds: f64,
-    /// Connections that send one request after the other.
-    #[arg(long, default_value_t = 64)]
-    pub connections: usize,
-}
 
 /// The outcome, as it is printed with `--json`.
 #[derive(Debug, Serialize)]
@@ -53,13 +38,6 @@ pub struct Report {
     variants: Vec<VariantReport>,
 }
 
-#[derive(Debug, Serialize)]
-struct VariantReport {
-    name: &'static str,
-    cpu_us_per_request: f64,
-    requests_per_second: f64,
-}
-
 enum Program {
     Copy(Server),
     Standalone(Standalone),
@@ -68,8 +46,7 @@ enum Program {
 struct Variant {
     name: &'static str,
     program: Program,
-    cpu_us: Vec<f64>,
-    per_second: Vec<f64>,
+    rounds: Rounds,
 }
 
 impl Variant {
@@ -77,8 +54,7 @@ impl Variant {
         Self {
             name,
             program,
-            cpu_us: Vec::new(),
-            per_second: Vec::new(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -100,17 +76,12 @@ impl Variant {
             wait_until_idle(pid).await?;
         }
         let cpu = cpu_time(pid)?.saturating_sub(before);
-        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
-        self.per_second.push(requests as f64 / took.as_secs_f64());
+        self.rounds.add(requests, cpu, took);
         Ok(())
     }
 
     fn report(&self) -> VariantReport {
-        VariantReport {
-            name: self.name,
-            cpu_us_per_request: median(&self.cpu_us[1..]),
-            requests_per_second: median(&self.per_second[1..]),
-        }
+        self.rounds.report(self.name)
     }
 }
 
@@ -150,13 +121,7 @@ pub async fn run(options: Options, say: impl Fn(&str)) -> Result<Report, Error> 
 
 fn conclude(variants: Vec<VariantReport>) -> Report {
     let [_, _, fsync, edge, standalone] = [0, 1, 2, 3, 4].map(|i| variants[i].cpu_us_per_request);
-    let measured = |what, value, limit| Measured {
-        what,
-        ratio: value / fsync,
-        limit,
-        value,
-        unit: UNIT,
-    };
+    let measured = |what, value, limit| rounds::measured(what, value, fsync, limit);
     Report {
         edge: measured("edge to the baseline with a group sync", edge, EDGE_LIMIT),
         standalone: measured("standalone to the same", standalone, STANDALONE_LIMIT),
@@ -165,33 +130,32 @@ fn conclude(variants: Vec<VariantReport>) -> Report {
 }
 
 impl Report {
+    fn bars(&self) -> [&Measured; 2] {
+        [&self.edge, &self.standalone]
+    }
+
+    /// Whether both bars are met.
+    pub fn is_met(&self) -> bool {
+        rounds::are_met(self.bars())
+    }
+
     /// For people.
     pub fn table(&self) -> String {
-        let row = |v: &VariantReport| {
-            vec![
-                v.name.to_owned(),
-                format!("{:.1}", v.cpu_us_per_request),
-                format!("{:.0}", v.requests_per_second),
-            ]
-        };
-        let rows: Vec<_> = self.variants.iter().map(row).collect();
-        let bar = |m: &Measured| format!("{}: {:.2}, bar {:.1}\n", m.what, m.ratio, m.limit);
-        table(&["variant", "CPU us/request", "requests/s"], &rows)
-            + &bar(&self.edge)
-            + &bar(&self.standalone)
+        rounds::printed(&self.variants, self.bars())
     }
 }
 
 async fn closed_loop(base_url: &str, run: Run, options: Options) -> Result<u64, Error> {
     let bodies = Bodies::recorded(PROJECT);
-    let load = Load {
-        lasts: Duration::from_secs_f64(options.seconds),
-        connections: options.connections,
-    };
-    closed_loop::run(base_url, load, StatusCode::NO_CONTENT, move |number| {
-        let request = Request::post(PATH).header("content-type", "application/json");
-        Ok(request.body(Full::new(bodies.request(run, number)))?)
-    })
+    closed_loop::run(
+        base_url,
+        options.load(),
+        StatusCode::NO_CONTENT,
+        move |number| {
+            let request = Request::post(PATH).header("content-type", "application/json");
+            Ok(request.body(Full::new(bodies.request(run, number)))?)
+        },
+    )
     .await
 }
 
@@ -226,6 +190,7 @@ mod tests {
             (&json["ratio"], &json["standalone"]["ratio"]),
             (&1.5.into(), &2.5.into())
         );
+        assert!(report.is_met());
         assert_eq!(
             (&json["limit"], &json["value"]),
             (&2.0.into(), &15.0.into())

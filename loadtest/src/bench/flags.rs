@@ -7,7 +7,7 @@
 //! loop; the first round warms up and is not counted.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -16,34 +16,19 @@ use hyper::{Request, StatusCode};
 use serde::Serialize;
 
 use super::Measured;
-use super::closed_loop::{self, Load, Prepared};
+use super::closed_loop::{self, Prepared};
+use super::rounds::{self, Options, Rounds, VariantReport};
 use crate::flag_api::definitions::{bulk_request, device_id};
 use crate::flag_api::{FLAGS, FlagApi};
 use crate::process::{Server, cpu_time};
-use crate::report::{median, table};
 use crate::serve::fixed;
 use crate::{Error, PROJECT, workspace};
 
 const BULK_PATH: &str = "/v1/ota/flag-evaluations-bulk";
-const UNIT: &str = "microseconds of CPU per request";
 /// Evaluating all flags may cost this much of a fixed body of the same size.
 const BULK_LIMIT: f64 = 3.0;
 /// A 304 may cost this much of a fixed 304.
 const NOT_MODIFIED_LIMIT: f64 = 1.5;
-
-/// How to measure.
-#[derive(Clone, Copy, Debug, clap::Args)]
-pub struct Options {
-    /// Rounds that count; one more warms up.
-    #[arg(long, default_value_t = 7)]
-    pub rounds: usize,
-    /// Length of a round of one variant, in seconds.
-    #[arg(long, default_value_t = 3.0)]
-    pub seconds: f64,
-    /// Connections that send one request after the other.
-    #[arg(long, default_value_t = 64)]
-    pub connections: usize,
-}
 
 /// The outcome, as it is printed with `--json`.
 #[derive(Debug, Serialize)]
@@ -51,13 +36,6 @@ pub struct Report {
     bulk: Measured,
     not_modified: Measured,
     variants: Vec<VariantReport>,
-}
-
-#[derive(Debug, Serialize)]
-struct VariantReport {
-    name: &'static str,
-    cpu_us_per_request: f64,
-    requests_per_second: f64,
 }
 
 /// What is asked.
@@ -72,8 +50,7 @@ struct Variant {
     ask: Ask,
     base_url: String,
     pid: u32,
-    cpu_us: Vec<f64>,
-    per_second: Vec<f64>,
+    rounds: Rounds,
 }
 
 /// Measures, and returns the report; `say` gets a line for people now and then.
@@ -106,8 +83,7 @@ async fn measure(
         ask: ask.clone(),
         base_url: base_url.to_owned(),
         pid,
-        cpu_us: Vec::new(),
-        per_second: Vec::new(),
+        rounds: Rounds::default(),
     };
     let definitions = Ask::Definitions(HeaderValue::from_str(&etag)?);
     let of_fixed = (fixed.0.as_str(), fixed.1);
@@ -172,49 +148,34 @@ impl Ask {
 impl Variant {
     /// One round.
     async fn measure(&mut self, round: usize, options: Options) -> Result<(), Error> {
-        let load = Load {
-            lasts: Duration::from_secs_f64(options.seconds),
-            connections: options.connections,
-        };
         let (ask, first) = (self.ask.clone(), (round as u64) << 32);
         let before = cpu_time(self.pid)?;
         let started = Instant::now();
         let make = move |number| ask.request(first + number);
-        let requests = closed_loop::run(&self.base_url, load, self.ask.expected(), make).await?;
+        let requests =
+            closed_loop::run(&self.base_url, options.load(), self.ask.expected(), make).await?;
         let took = started.elapsed();
         let cpu = cpu_time(self.pid)?.saturating_sub(before);
-        self.cpu_us.push(cpu.as_secs_f64() * 1e6 / requests as f64);
-        self.per_second.push(requests as f64 / took.as_secs_f64());
+        self.rounds.add(requests, cpu, took);
         Ok(())
     }
 
     fn report(&self) -> VariantReport {
-        VariantReport {
-            name: self.name,
-            cpu_us_per_request: median(&self.cpu_us[1..]),
-            requests_per_second: median(&self.per_second[1..]),
-        }
+        self.rounds.report(self.name)
     }
 }
 
 fn conclude(variants: Vec<VariantReport>) -> Report {
     let [body, bulk, not_modified, definitions] =
         [0, 1, 2, 3].map(|i| variants[i].cpu_us_per_request);
-    let measured = |what, value: f64, least: f64, limit| Measured {
-        what,
-        ratio: value / least,
-        limit,
-        value,
-        unit: UNIT,
-    };
     Report {
-        bulk: measured(
+        bulk: rounds::measured(
             "bulk evaluation of 50 flags to a fixed body of the same size",
             bulk,
             body,
             BULK_LIMIT,
         ),
-        not_modified: measured(
+        not_modified: rounds::measured(
             "unchanged definitions to a fixed 304",
             definitions,
             not_modified,
@@ -225,27 +186,18 @@ fn conclude(variants: Vec<VariantReport>) -> Report {
 }
 
 impl Report {
+    fn bars(&self) -> [&Measured; 2] {
+        [&self.bulk, &self.not_modified]
+    }
+
     /// Whether both bars are met.
     pub fn is_met(&self) -> bool {
-        [&self.bulk, &self.not_modified]
-            .iter()
-            .all(|measured| measured.ratio <= measured.limit)
+        rounds::are_met(self.bars())
     }
 
     /// For people.
     pub fn table(&self) -> String {
-        let row = |v: &VariantReport| {
-            vec![
-                v.name.to_owned(),
-                format!("{:.1}", v.cpu_us_per_request),
-                format!("{:.0}", v.requests_per_second),
-            ]
-        };
-        let rows: Vec<_> = self.variants.iter().map(row).collect();
-        let bar = |m: &Measured| format!("{}: {:.2}, bar {:.1}\n", m.what, m.ratio, m.limit);
-        table(&["variant", "CPU us/request", "requests/s"], &rows)
-            + &bar(&self.bulk)
-            + &bar(&self.not_modified)
+        rounds::printed(&self.variants, self.bars())
     }
 }
 

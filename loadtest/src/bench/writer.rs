@@ -132,6 +132,11 @@ fn conclude(aggregator: f64, plain: f64) -> Report {
 }
 
 impl Report {
+    /// Whether the bar is met.
+    pub fn is_met(&self) -> bool {
+        self.aggregator.ratio >= self.aggregator.limit
+    }
+
     /// For people.
     pub fn table(&self) -> String {
         let row = |v: &VariantReport| vec![v.name.to_owned(), format!("{:.0}", v.rows_per_second)];

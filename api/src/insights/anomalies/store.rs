@@ -3,6 +3,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, Months, TimeDelta, Utc};
 use serde::Serialize;
 use sluice_schema::id::ProjectId;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
 use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Transaction};
 use utoipa::ToSchema;
 
@@ -127,9 +129,8 @@ impl Turn {
         report: &Report,
     ) -> Result<(), sqlx::Error> {
         let ((project, channel), kind) = subject;
-        let (flag, update) = (&report.evidence.flag, &report.evidence.update);
-        sqlx::query(
-            "insert into anomalies (project_id, type, channel, severity, status, detected_at,
+        let query = sqlx::query(
+            "insert into anomalies (project_id, type, channel, detected_at, severity, status,
                     description, event_count, affected_devices, platforms,
                     flag_id, flag_key, flag_variation, update_id, update_runtime_version)
              select p.id, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
@@ -139,27 +140,14 @@ impl Turn {
         .bind(project.0)
         .bind(kind.as_str())
         .bind(channel)
-        .bind(report.severity.as_str())
-        .bind(report.severity.status())
-        .bind(self.now)
-        .bind(&report.description)
-        .bind(report.count.cast_signed())
-        .bind(report.evidence.devices.cast_signed())
-        .bind(&report.evidence.platforms)
-        .bind(flag.as_ref().map(|flag| flag.id))
-        .bind(flag.as_ref().map(|flag| &flag.key))
-        .bind(flag.as_ref().map(|flag| &flag.variation))
-        .bind(update.as_ref().map(|update| update.id))
-        .bind(update.as_ref().map(|update| &update.runtime_version))
-        .execute(&mut *self.tx)
-        .await?;
+        .bind(self.now);
+        bind_report(query, report).execute(&mut *self.tx).await?;
         Ok(())
     }
 
     /// An open row goes on, at its worst.
     pub(super) async fn worsen(&mut self, id: i64, report: &Report) -> Result<(), sqlx::Error> {
-        let (flag, update) = (&report.evidence.flag, &report.evidence.update);
-        sqlx::query(
+        let query = sqlx::query(
             "update anomalies set severity = $2, status = $3, quiet_since = null,
                     description = $4, event_count = $5, affected_devices = $6, platforms = $7,
                     flag_id = coalesce($8, flag_id), flag_key = coalesce($9, flag_key),
@@ -168,20 +156,8 @@ impl Turn {
                     update_runtime_version = coalesce($12, update_runtime_version)
              where id = $1",
         )
-        .bind(id)
-        .bind(report.severity.as_str())
-        .bind(report.severity.status())
-        .bind(&report.description)
-        .bind(report.count.cast_signed())
-        .bind(report.evidence.devices.cast_signed())
-        .bind(&report.evidence.platforms)
-        .bind(flag.as_ref().map(|flag| flag.id))
-        .bind(flag.as_ref().map(|flag| &flag.key))
-        .bind(flag.as_ref().map(|flag| &flag.variation))
-        .bind(update.as_ref().map(|update| update.id))
-        .bind(update.as_ref().map(|update| &update.runtime_version))
-        .execute(&mut *self.tx)
-        .await?;
+        .bind(id);
+        bind_report(query, report).execute(&mut *self.tx).await?;
         Ok(())
     }
 
@@ -281,4 +257,24 @@ pub(crate) async fn purge(pool: &PgPool, now: DateTime<Utc>) -> Result<u64, sqlx
     let before = now.checked_sub_months(KEPT).unwrap_or(now);
     let delete = sqlx::query("delete from anomalies where detected_at < $1").bind(before);
     Ok(delete.execute(pool).await?.rows_affected())
+}
+
+/// Binds what a row takes from a report, in the order of the table's columns.
+fn bind_report<'q>(
+    query: Query<'q, Postgres, PgArguments>,
+    report: &'q Report,
+) -> Query<'q, Postgres, PgArguments> {
+    let (flag, update) = (&report.evidence.flag, &report.evidence.update);
+    query
+        .bind(report.severity.as_str())
+        .bind(report.severity.status())
+        .bind(&report.description)
+        .bind(report.count.cast_signed())
+        .bind(report.evidence.devices.cast_signed())
+        .bind(&report.evidence.platforms)
+        .bind(flag.as_ref().map(|flag| flag.id))
+        .bind(flag.as_ref().map(|flag| &flag.key))
+        .bind(flag.as_ref().map(|flag| &flag.variation))
+        .bind(update.as_ref().map(|update| update.id))
+        .bind(update.as_ref().map(|update| &update.runtime_version))
 }

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -20,12 +19,10 @@ use metrics::counter;
 use serde_json::json;
 use sluice_schema::id::ProjectId;
 use sluice_schema::wire::flags::stored_value;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::flags::eval::Outcome;
-use crate::insights::blocks::{Series, cut, instant};
+use crate::insights::blocks::{Series, cut, instant, keep_storing};
 
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
 /// Different counts that wait; beyond it channels are no longer told apart.
 const MAX_SLOTS: usize = 20_000;
 /// Longest channel, in bytes (telemetry.md §2.6).
@@ -95,14 +92,7 @@ impl BulkCounts {
 
     /// Stores the counts every few seconds, for ever.
     pub(crate) async fn keep_storing(&self, client: &Client) {
-        let mut ticks = interval(FLUSH_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if let Err(error) = self.store(client).await {
-                tracing::warn!(%error, "counts of bulk evaluations are not stored yet");
-            }
-        }
+        keep_storing("counts of bulk evaluations", || self.store(client)).await;
     }
 
     /// Stores what is counted so far.
