@@ -52,8 +52,14 @@ pub async fn purge_once(state: &ApiState) -> ApiResult<u64> {
         let Some(project) = take_due(&mut tx, now).await? else {
             return Ok(looked_at);
         };
-        let removed = remove(&state.clickhouse, project).await;
-        let tables = removed.map_err(|error| ApiError::from(ReadError::from(error)))?;
+        let tables = match remove(&state.clickhouse, project).await {
+            Ok(tables) => tables,
+            Err(error) => {
+                // Who drops a transaction may hold its rows for a while yet.
+                tx.rollback().await?;
+                return Err(ApiError::from(ReadError::from(error)));
+            }
+        };
         tracing::info!(%project, tables, "removed what a deleted project had left");
         looked(&mut tx, project, now).await?;
         tx.commit().await?;
