@@ -1,11 +1,15 @@
 //! Logs: `tracing` to standard error, for people or for machines.
 
 use std::fmt;
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigReader;
+
+/// PostgreSQL's notices tell what `IF NOT EXISTS` found: nothing to act on.
+const DEFAULT_FILTER: &str = "info,sqlx::postgres::notice=warn";
 
 /// How a line of log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +44,8 @@ impl fmt::Display for Format {
 /// What is logged and how.
 #[derive(Clone, Debug)]
 pub struct LoggingConfig {
-    /// `SLUICE_LOG`: filter directives such as `info,sluice_ingest=debug`. Default `info`.
+    /// `SLUICE_LOG`: filter directives such as `info,sluice_ingest=debug`.
+    /// Default `info`, without what PostgreSQL only remarks.
     pub filter: String,
     /// `SLUICE_LOG_FORMAT`: `text` or `json`. Default `json` in services, `text` in standalone.
     pub format: Format,
@@ -49,7 +54,7 @@ pub struct LoggingConfig {
 impl LoggingConfig {
     /// Reads it; the default format is the binary's choice.
     pub fn read(reader: &mut ConfigReader, default_format: Format) -> Self {
-        let filter = reader.value("SLUICE_LOG", "info".to_owned());
+        let filter = reader.value("SLUICE_LOG", DEFAULT_FILTER.to_owned());
         if let Err(error) = EnvFilter::try_new(&filter) {
             reader.problem("SLUICE_LOG", error);
         }
@@ -60,9 +65,12 @@ impl LoggingConfig {
 
 /// Starts logging. The first caller in a process wins.
 pub fn init(config: &LoggingConfig) {
-    let builder = tracing_subscriber::fmt()
+    let mut builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&config.filter))
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr);
+    if !io::stderr().is_terminal() {
+        builder = builder.with_ansi(false);
+    }
     // A second call would be a test's: logging goes on as it was.
     let _ = match config.format {
         Format::Text => builder.with_target(false).try_init(),
