@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, io};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use sqlx::{Connection, Executor, PgConnection};
 
@@ -17,6 +18,34 @@ static POSTGRES: LazyLock<Result<Postgres, EngineError>> = LazyLock::new(|| {
     in_own_dir(|dir, remove| Postgres::start_removing(dir, Durability::None, remove))
 });
 static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// How often it is asked whether the machine lets us run.
+const ASKED_EVERY: Duration = Duration::from_millis(5);
+/// Usual even where nothing else runs.
+const USUAL_LATENESS: Duration = Duration::from_millis(1);
+static STARTED: LazyLock<Instant> = LazyLock::new(|| {
+    thread::spawn(watch_the_machine);
+    Instant::now()
+});
+static STALLED_US: AtomicU64 = AtomicU64::new(0);
+
+/// A clock for promises that are told in seconds: it stands still while a busy
+/// machine keeps a thread of ours from running.
+pub fn machine_time() -> Duration {
+    let elapsed = STARTED.elapsed();
+    elapsed.saturating_sub(Duration::from_micros(STALLED_US.load(Ordering::Relaxed)))
+}
+
+fn watch_the_machine() {
+    loop {
+        let asleep = Instant::now();
+        thread::sleep(ASKED_EVERY);
+        let late = asleep
+            .elapsed()
+            .saturating_sub(ASKED_EVERY + USUAL_LATENESS);
+        STALLED_US.fetch_add(late.as_micros() as u64, Ordering::Relaxed);
+    }
+}
 
 /// An empty ClickHouse database.
 #[derive(Clone, Debug)]
@@ -58,7 +87,7 @@ pub fn postgres() -> String {
     let url = server.url();
     let statement = format!("create database {database}");
     // In a thread of its own, so that it can be called from async tests.
-    let made = std::thread::spawn(move || execute(&url, &statement)).join();
+    let made = thread::spawn(move || execute(&url, &statement)).join();
     match made {
         Ok(Ok(())) => server.url_of(&database),
         Ok(Err(error)) => panic!("{error}"),

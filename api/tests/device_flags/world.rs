@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
 /// Until when something must have happened.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The slug of the only project.
 pub(crate) const SLUG: &str = "my-app";

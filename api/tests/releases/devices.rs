@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{OURS, World, authorized};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The flag as a device that runs this update gets it.
 async fn evaluate(world: &World, update: &Value) -> Value {

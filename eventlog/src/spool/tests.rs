@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 const CONFIG: SpoolConfig = SpoolConfig {
     deadline: Duration::from_millis(30),
     max_bytes: 1024 * 1024,

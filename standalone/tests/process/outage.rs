@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sluice_engines::testing::machine_time;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::crashes::Upload;
@@ -14,7 +15,8 @@ use crate::sluice::{
     Answer, PATIENCE, POLL, Sluice, directory, engine_process, processes_below, signal,
 };
 
-/// From when a request was sent, or from when PostgreSQL left it waiting.
+/// From when a request was sent, or from when PostgreSQL left it waiting, in
+/// machine time.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 const FILE_BYTES: usize = 1024 * 1024;
 
@@ -112,15 +114,15 @@ fn calls(flag: &Value) -> Vec<Call> {
 }
 
 /// The answer, and when it was there.
-async fn call(sluice: &Sluice, (method, path, body): &Call) -> (Answer, Instant) {
+async fn call(sluice: &Sluice, (method, path, body): &Call) -> (Answer, Duration) {
     let answer = sluice.try_call(method.clone(), path, body.as_ref());
     let answer = tokio::time::timeout(PATIENCE, answer).await;
     let answer = answer.unwrap_or_else(|_| panic!("{method} {path}: no answer at all"));
-    (answer.unwrap(), Instant::now())
+    (answer.unwrap(), machine_time())
 }
 
-fn is_refusal((answer, at): &(Answer, Instant), since: Instant, call: &Call) {
-    let took = at.duration_since(since);
+fn is_refusal((answer, at): &(Answer, Duration), since: Duration, call: &Call) {
+    let took = at.saturating_sub(since);
     assert!(took <= ANSWERED_WITHIN, "{call:?} took {took:?}");
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{call:?}");
     assert!(answer.headers.contains_key("retry-after"), "{call:?}");
@@ -143,7 +145,7 @@ async fn until_waiting(postgres: &mut PgConnection, expected: i64) {
 }
 
 /// PostgreSQL goes away under a reader and a writer that it keeps waiting.
-async fn leave_two_waiting(sluice: &Sluice, outage: Outage) -> (Away, Instant) {
+async fn leave_two_waiting(sluice: &Sluice, outage: Outage) -> (Away, Duration) {
     let credentials = sluice.credentials();
     let url = credentials["postgres"]["url"].as_str().unwrap();
     let mut holder = PgConnection::connect(url).await.unwrap();
@@ -156,7 +158,7 @@ async fn leave_two_waiting(sluice: &Sluice, outage: Outage) -> (Away, Instant) {
     let writer = write(Method::POST, "branches", json!({ "name": "under-way" }));
     let leave = async {
         until_waiting(&mut observer, 2).await;
-        (Away::begin(sluice, outage), Instant::now())
+        (Away::begin(sluice, outage), machine_time())
     };
     let (read, written, (away, left)) =
         tokio::join!(call(sluice, &reader), call(sluice, &writer), leave);
@@ -184,9 +186,9 @@ async fn outage(outage: Outage) {
 
     let (away, left) = leave_two_waiting(&sluice, outage).await;
     sluice.until_ready(false).await;
-    assert!(left.elapsed() <= ANSWERED_WITHIN);
+    assert!(machine_time().saturating_sub(left) <= ANSWERED_WITHIN);
     for route in &calls(&flag) {
-        let sent = Instant::now();
+        let sent = machine_time();
         is_refusal(&call(&sluice, route).await, sent, route);
     }
     assert!(!sluice.is_ready().await);
