@@ -38,7 +38,9 @@ fn wait_for_predecessor(engine: &'static str, dir: &Path) -> Result<(), EngineEr
     let file = File::create(&path).map_err(file_error(&path))?;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(()),
+            // Told, not left to the file's end: a process that is being forked just
+            // now has the file too, until it becomes what it is to be.
+            Ok(()) => return file.unlock().map_err(file_error(path)),
             Err(TryLockError::Error(error)) => return Err(file_error(path)(error)),
             Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
                 let reason = format!("another process uses {}", dir.display());
@@ -46,5 +48,32 @@ fn wait_for_predecessor(engine: &'static str, dir: &Path) -> Result<(), EngineEr
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn processes_that_begin_meanwhile_do_not_occupy_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+            let taken = (0..2_000).try_for_each(|_| {
+                let dir = prepare("test", dir.path()).map_err(io::Error::other)?;
+                take(&dir).map(drop)
+            });
+            is_done.store(true, Ordering::Relaxed);
+            taken.expect("free");
+        });
     }
 }
