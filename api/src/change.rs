@@ -2,13 +2,14 @@
 //! transaction. Stores that write take a [`Change`], so a write can be neither
 //! unscoped nor half done; dropping it undoes everything.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde_json::Value;
 use sluice_schema::id::ProjectId;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use crate::ApiState;
 use crate::audit::{self, Action};
+use crate::clock::Clock;
 use crate::error::ApiResult;
 use crate::scope::{Actor, ProjectScope};
 use crate::webhooks::{Event, outbox};
@@ -31,7 +32,7 @@ impl Change {
             transaction,
             project: scope.project,
             actor,
-            at: state.clock.now(),
+            at: now(&state.clock),
         })
     }
 
@@ -42,7 +43,7 @@ impl Change {
             transaction,
             project,
             actor: None,
-            at: state.clock.now(),
+            at: now(&state.clock),
         })
     }
 
@@ -74,6 +75,12 @@ impl Change {
     /// When this happens.
     pub fn at(&self) -> DateTime<Utc> {
         self.at
+    }
+
+    /// Comes after another change that this one has waited for: it may have
+    /// begun before that, or by a clock that is behind.
+    pub(crate) fn come_after(&mut self, other: DateTime<Utc>) {
+        self.at = self.at.max(other + TimeDelta::microseconds(1));
     }
 
     /// Where statements go.
@@ -110,4 +117,15 @@ impl Change {
     pub async fn commit(self) -> ApiResult<()> {
         Ok(self.transaction.commit().await?)
     }
+
+    /// Undoes all of it, and lets go of what it has locked before returning.
+    /// Dropping it does the same a moment later.
+    pub async fn undo(self) -> ApiResult<()> {
+        Ok(self.transaction.rollback().await?)
+    }
+}
+
+/// As exact as what is stored, so that what is told of it is the same everywhere.
+fn now(clock: &Clock) -> DateTime<Utc> {
+    clock.now().trunc_subsecs(6)
 }

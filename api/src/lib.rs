@@ -21,6 +21,7 @@ pub(crate) mod api_keys;
 pub mod audit;
 pub mod auth;
 mod branches;
+mod caps;
 pub mod change;
 mod channels;
 pub mod clock;

@@ -8,6 +8,7 @@ use super::store;
 use crate::ApiState;
 use crate::audit::Action;
 use crate::branches;
+use crate::caps;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
@@ -38,6 +39,7 @@ pub(super) async fn create(
     let name = text::required("name", &body.name, text::NAME_CHARS)?;
     let branch = text::required("branchName", &body.branch_name, text::NAME_CHARS)?;
     let mut change = Change::begin(&state, &scope).await?;
+    caps::CHANNELS.leave_room(&mut change).await?;
     branches::store::hold(&mut change, "branchName", &branch).await?;
     let channel = store::insert(&mut change, &name, &branch).await?;
     let details = json!({ "name": name, "branchName": branch });

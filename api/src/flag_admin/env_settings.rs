@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::input::{UpdateEnvSetting, typed_as_variation};
 use super::model::EnvSetting;
 use super::reads::StoredSetting;
-use super::store;
+use super::store::{self, Locked};
 use crate::ApiState;
 use crate::audit::Action;
+use crate::caps;
 use crate::change::Change;
 use crate::error::ApiResult;
 use crate::extract::{JsonBody, Path};
@@ -46,23 +47,103 @@ pub(super) async fn update(
         default_value: default_value.transpose()?,
     };
     if_match.check(locked.version())?;
-    let stored = upsert(&mut change, flag_id, &channel, &written).await?;
-    store::touch(&mut change, flag_id).await?;
+    let found = find(&mut change, flag_id, &channel).await?;
+    let written = written.unlike(found.as_ref());
+    if written.is_empty() {
+        change.undo().await?;
+        let inherited = || EnvSetting::inherited(&locked.flag, &channel);
+        let setting = found.map(|found| found.setting.resolve(&locked.flag));
+        return Ok((locked.version(), Json(setting.unwrap_or_else(inherited))));
+    }
+    if found.is_none() {
+        let settings = &caps::FLAG_SETTINGS;
+        settings
+            .leave_room_in(&mut change, flag_id, "channels with settings")
+            .await?;
+    }
+    let setting = write(&mut change, &locked, &channel, &written).await?;
+    let version = Version::of(change.at());
+    change.commit().await?;
+    Ok((version, Json(setting)))
+}
+
+/// A channel's settings, if it has any.
+#[derive(sqlx::FromRow)]
+struct Found {
+    #[sqlx(flatten)]
+    setting: StoredSetting,
+    /// Something later than the channel's switch decides: the flag's own, or a
+    /// release (flags.md §5, §8). Then setting it to the same again is a change.
+    is_overruled: bool,
+}
+
+async fn find(change: &mut Change, flag: i64, channel: &str) -> Result<Option<Found>, sqlx::Error> {
+    sqlx::query_as(
+        "select s.id, s.flag_id, s.channel_name, s.enabled, s.default_value, s.created_at,
+                case when s.enabled
+                     then not f.enabled and s.enabled_changed_at <= f.enabled_changed_at
+                     else exists (select from release_links l
+                                  where l.project_id = $1 and l.flag_id = $2
+                                    and l.created_at >= s.enabled_changed_at)
+                end as is_overruled
+         from flag_env_settings s join flags f on f.id = s.flag_id
+         where s.project_id = $1 and s.flag_id = $2 and s.channel_name = $3",
+    )
+    .bind(change.project())
+    .bind(flag)
+    .bind(channel)
+    .fetch_optional(change.connection())
+    .await
+}
+
+/// Writes what is different, and notes it.
+async fn write(
+    change: &mut Change,
+    locked: &Locked,
+    channel: &str,
+    written: &Written,
+) -> ApiResult<EnvSetting> {
+    let flag_id = locked.flag.id;
+    let stored = upsert(change, flag_id, channel, written).await?;
+    store::touch(change, flag_id).await?;
     let setting = stored.resolve(&locked.flag);
     let details = json!({ "flagId": flag_id, "channel": channel,
         "enabled": setting.enabled, "defaultValue": setting.default_value });
     change
         .audit(Action::ENV_SETTING_UPDATED, setting.id, details)
         .await?;
-    let version = Version::of(change.at());
-    change.commit().await?;
-    Ok((version, Json(setting)))
+    Ok(setting)
 }
 
 /// The parts that are written now.
 struct Written {
     enabled: Option<bool>,
     default_value: Option<Value>,
+}
+
+impl Written {
+    /// What is not so already.
+    fn unlike(self, found: Option<&Found>) -> Self {
+        let Some(Found {
+            setting,
+            is_overruled,
+        }) = found
+        else {
+            return self;
+        };
+        Self {
+            enabled: self
+                .enabled
+                .filter(|new| *is_overruled || Some(*new) != setting.enabled),
+            default_value: self
+                .default_value
+                .filter(|new| Some(new) != setting.default_value.as_ref()),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.enabled.is_none() && self.default_value.is_none()
+    }
 }
 
 async fn upsert(

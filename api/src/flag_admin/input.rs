@@ -11,6 +11,8 @@ use crate::patch;
 use crate::text;
 
 const MAX_VARIATIONS: usize = 100;
+/// Values are stored inside of others, which no parser reads to any depth.
+const MAX_DEPTH: usize = 64;
 
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
@@ -117,11 +119,8 @@ fn variations(flag_type: FlagType, given: Vec<CreateVariation>) -> ApiResult<Vec
     }
     let mut variations: Vec<NewVariation> = Vec::new();
     for (index, variation) in given.into_iter().enumerate() {
-        let value = typed(
-            &format!("variations[{index}].value"),
-            flag_type,
-            variation.value,
-        )?;
+        let field = |name| format!("variations[{index}].{name}");
+        let value = typed(&field("value"), flag_type, variation.value)?;
         if variations
             .iter()
             .any(|other| eval::equal(&other.value, &value))
@@ -132,8 +131,12 @@ fn variations(flag_type: FlagType, given: Vec<CreateVariation>) -> ApiResult<Vec
         }
         variations.push(NewVariation {
             value,
-            name: text::optional("name", variation.name, text::NAME_CHARS)?,
-            description: text::optional("description", variation.description, text::NOTE_CHARS)?,
+            name: text::optional(&field("name"), variation.name, text::NAME_CHARS)?,
+            description: text::optional(
+                &field("description"),
+                variation.description,
+                text::NOTE_CHARS,
+            )?,
         });
     }
     Ok(variations)
@@ -159,7 +162,22 @@ fn implied_variations(flag_type: FlagType, default_value: &Value) -> Vec<NewVari
 pub(super) fn typed(field: &str, flag_type: FlagType, value: Value) -> ApiResult<Value> {
     let value = text::small_json(field, value)?;
     let refused = |invalid| ApiError::bad_request(format!("{field}: {invalid}"));
-    flag_type.coerce(value).map_err(refused)
+    let value = flag_type.coerce(value).map_err(refused)?;
+    if depth(&value) > MAX_DEPTH {
+        let message = format!("{field} must be nested at most {MAX_DEPTH} levels deep");
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(value)
+}
+
+/// How many arrays and objects are around its innermost part.
+fn depth(value: &Value) -> usize {
+    let inner = |of: usize| of + 1;
+    match value {
+        Value::Array(elements) => inner(elements.iter().map(depth).max().unwrap_or(0)),
+        Value::Object(members) => inner(members.values().map(depth).max().unwrap_or(0)),
+        _ => 0,
+    }
 }
 
 /// As [`typed`], and as the variation of that value spells it.

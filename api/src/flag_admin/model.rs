@@ -47,6 +47,21 @@ pub(crate) struct EnvSetting {
     pub(super) inherited: bool,
 }
 
+impl EnvSetting {
+    /// Of a channel that says nothing of its own.
+    pub(super) fn inherited(flag: &Flag, channel: &str) -> Self {
+        Self {
+            id: 0,
+            flag_id: flag.id,
+            channel_name: channel.to_owned(),
+            enabled: flag.enabled,
+            default_value: flag.default_value.clone(),
+            created_at: flag.created_at,
+            inherited: true,
+        }
+    }
+}
+
 /// A targeting rule.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
@@ -67,7 +82,7 @@ pub(crate) struct Rule {
 }
 
 /// One of the values a flag can have.
-#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Variation {
     pub(super) id: i64,

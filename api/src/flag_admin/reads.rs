@@ -105,15 +105,7 @@ impl Parts {
     /// What is stored, and the flag's own state for the other channels.
     fn env_settings_of(&mut self, flag: &Flag) -> Vec<EnvSetting> {
         let inherited = self.channels.iter().map(|channel| {
-            let setting = EnvSetting {
-                id: 0,
-                flag_id: flag.id,
-                channel_name: channel.clone(),
-                enabled: flag.enabled,
-                default_value: flag.default_value.clone(),
-                created_at: flag.created_at,
-                inherited: true,
-            };
+            let setting = EnvSetting::inherited(flag, channel);
             (channel.clone(), setting)
         });
         let mut settings: BTreeMap<String, EnvSetting> = inherited.collect();
@@ -138,8 +130,8 @@ pub(super) struct StoredSetting {
     pub(super) id: i64,
     flag_id: i64,
     channel_name: String,
-    enabled: Option<bool>,
-    default_value: Option<Value>,
+    pub(super) enabled: Option<bool>,
+    pub(super) default_value: Option<Value>,
     created_at: DateTime<Utc>,
 }
 

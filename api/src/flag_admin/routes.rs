@@ -12,6 +12,7 @@ use super::reads;
 use super::store::{self, FlagChange, Locked};
 use crate::ApiState;
 use crate::audit::Action;
+use crate::caps;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
@@ -81,6 +82,7 @@ pub(super) async fn create(
 ) -> ApiResult<(StatusCode, Json<FlagDetail>)> {
     let new = body.check()?;
     let mut change = Change::begin(&state, &scope).await?;
+    caps::FLAGS.leave_room(&mut change).await?;
     let id = store::insert(&mut change, &new).await?;
     let details = json!({ "key": new.key, "flagType": new.flag_type.name() });
     change.audit(Action::FLAG_CREATED, id, details).await?;
@@ -109,6 +111,7 @@ pub(super) async fn update(
     let (to, changed) = difference(&locked, body)?;
     if_match.check(locked.version())?;
     if changed.is_empty() {
+        change.undo().await?;
         return Ok((locked.version(), Json(locked.flag)));
     }
     let flag = store::update(&mut change, id, &to).await?;

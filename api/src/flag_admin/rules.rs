@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::input::{CreateRule, UpdateRule, typed_as_variation};
 use super::model::Rule;
 use super::store::{self, Locked};
 use crate::ApiState;
 use crate::audit::Action;
+use crate::caps;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
@@ -18,7 +19,10 @@ use crate::scope::Editor;
 use crate::text;
 use crate::version::{IfMatch, Version};
 
-const MAX_CONDITIONS: usize = 100;
+/// Conditions of a rule, or slices of a rollout.
+const MAX_ENTRIES: usize = 100;
+/// With the values of its slices.
+const MAX_STORED_BYTES: u64 = 2 * text::JSON_BYTES as u64;
 const ROLLOUT: &str = "percentage_rollout";
 
 /// Adds a rule.
@@ -33,7 +37,10 @@ pub(super) async fn create(
 ) -> ApiResult<(StatusCode, Json<Rule>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, flag_id).await?;
-    let config = Value::Object(body.rule_config.unwrap_or_default());
+    caps::FLAG_RULES
+        .leave_room_in(&mut change, flag_id, "rules")
+        .await?;
+    let config = given_config(body.rule_config.unwrap_or_default())?;
     let checked = check(&locked, &body.rule_type, config, body.variant_value)?;
     let channel = text::optional("channelName", body.channel_name, text::NAME_CHARS)?;
     hold_segment(&mut change, &checked).await?;
@@ -70,11 +77,15 @@ pub(super) async fn update(
     let locked = store::lock(&mut change, flag_id).await?;
     let stored = find(&mut change, flag_id, rule_id).await?;
     let stored = stored.ok_or_else(|| ApiError::not_found("rule"))?;
-    let (config, value) = merge(&stored, &body);
+    let (config, value) = merge(&stored, &body)?;
     let checked = check(&locked, &stored.rule_type, config, value)?;
     if_match.check(locked.version())?;
-    hold_segment(&mut change, &checked).await?;
     let priority = body.priority.unwrap_or(stored.priority);
+    if checked.is_that_of(&stored) && priority == stored.priority {
+        change.undo().await?;
+        return Ok((locked.version(), Json(stored)));
+    }
+    hold_segment(&mut change, &checked).await?;
     let rule = replace(&mut change, rule_id, &checked, priority).await?;
     store::touch(&mut change, flag_id).await?;
     let details = json!({ "flagId": flag_id, "ruleId": rule_id });
@@ -86,9 +97,9 @@ pub(super) async fn update(
 
 /// The configuration and value to check: the stored ones where none is given. A
 /// new value of a legacy percentage makes its slice anew.
-fn merge(stored: &Rule, body: &UpdateRule) -> (Value, Value) {
+fn merge(stored: &Rule, body: &UpdateRule) -> ApiResult<(Value, Value)> {
     let mut config = match &body.rule_config {
-        Some(config) => Value::Object(config.clone()),
+        Some(config) => given_config(config.clone())?,
         None => stored.rule_config.clone(),
     };
     if let (Some(_), None, Some(stored)) = (
@@ -103,7 +114,7 @@ fn merge(stored: &Rule, body: &UpdateRule) -> (Value, Value) {
         .variant_value
         .clone()
         .or_else(|| stored.variant_value.clone());
-    (config, value.unwrap_or_default())
+    Ok((config, value.unwrap_or_default()))
 }
 
 /// Removes a rule.
@@ -135,16 +146,13 @@ struct Checked {
     variant_value: Option<Value>,
 }
 
-fn check(locked: &Locked, rule_type: &str, config: Value, value: Value) -> ApiResult<Checked> {
-    let config = text::small_json("ruleConfig", config)?;
-    if config["conditions"]
-        .as_array()
-        .is_some_and(|list| list.len() > MAX_CONDITIONS)
-    {
-        return Err(ApiError::bad_request(
-            "conditions must have at most 100 entries",
-        ));
+impl Checked {
+    fn is_that_of(&self, stored: &Rule) -> bool {
+        self.canonical == stored.rule_config && self.variant_value == stored.variant_value
     }
+}
+
+fn check(locked: &Locked, rule_type: &str, config: Value, value: Value) -> ApiResult<Checked> {
     let variant_value = if rule_type == ROLLOUT && value.is_null() {
         None
     } else {
@@ -162,12 +170,41 @@ fn check(locked: &Locked, rule_type: &str, config: Value, value: Value) -> ApiRe
         &config,
         variant_value.as_ref().unwrap_or(&Value::Null),
     )?;
-    let config = parsed.resolve(locked.flag_type, &known)?;
+    let resolved = parsed.resolve(locked.flag_type, &known)?;
+    let canonical = match &resolved {
+        RuleConfig::Force => config,
+        other => other.canonical(),
+    };
+    refuse_large(canonical.to_string().len() as u64)?;
     Ok(Checked {
-        canonical: config.canonical(),
-        config,
+        canonical,
+        config: resolved,
         variant_value,
     })
+}
+
+/// A configuration of a body, if it is not too large.
+fn given_config(config: Map<String, Value>) -> ApiResult<Value> {
+    let config = text::small_json("ruleConfig", Value::Object(config))?;
+    for list in ["conditions", "rollout"] {
+        let entries = config[list].as_array().map_or(0, Vec::len);
+        if entries > MAX_ENTRIES {
+            let message = format!("{list} must have at most {MAX_ENTRIES} entries");
+            return Err(ApiError::bad_request(message));
+        }
+    }
+    Ok(config)
+}
+
+/// Values are written out in each slice of a rollout: a short configuration may
+/// be stored as a long one.
+pub(super) fn refuse_large(stored_bytes: u64) -> ApiResult<()> {
+    if stored_bytes > MAX_STORED_BYTES {
+        return Err(ApiError::bad_request(
+            "ruleConfig with the values of its rollout must have at most 512 KiB",
+        ));
+    }
+    Ok(())
 }
 
 fn as_evaluated(variation: &super::model::Variation) -> eval::Variation {

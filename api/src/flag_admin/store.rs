@@ -26,7 +26,8 @@ impl Locked {
     }
 }
 
-/// Locks a flag for a change; 404 if there is none.
+/// Locks a flag for a change, which comes after all that were made to it; 404 if
+/// there is none.
 pub(super) async fn lock(change: &mut Change, id: i64) -> ApiResult<Locked> {
     let flag: Option<Flag> = sqlx::query_as(
         "select id, project_id, name, key, flag_type, default_value, enabled, description,
@@ -38,6 +39,8 @@ pub(super) async fn lock(change: &mut Change, id: i64) -> ApiResult<Locked> {
     .fetch_optional(change.connection())
     .await?;
     let flag = flag.ok_or_else(|| ApiError::not_found("flag"))?;
+    // Which of two switches was set later decides between them.
+    change.come_after(flag.updated_at);
     let flag_type = FlagType::parse(&flag.flag_type)
         .ok_or_else(|| ApiError::internal("a stored flag type is unknown"))?;
     let project = ProjectId(change.project());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::input::{UpdateVariation, typed};
 use super::model::Variation;
-use super::store;
+use super::{rules, store};
 use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
@@ -39,10 +39,8 @@ pub(super) async fn update(
         .variations
         .iter()
         .find(|variation| variation.id == id);
-    let mut to = stored
-        .ok_or_else(|| ApiError::not_found("variation"))?
-        .clone();
-    let old_value = to.value.clone();
+    let stored = stored.ok_or_else(|| ApiError::not_found("variation"))?;
+    let mut to = stored.clone();
     if let Some(value) = body.value {
         to.value = typed("value", locked.flag_type, value)?;
         refuse_duplicate(&locked.variations, &to)?;
@@ -54,9 +52,13 @@ pub(super) async fn update(
         to.description = text::optional("description", description, text::NOTE_CHARS)?;
     }
     if_match.check(locked.version())?;
+    if to == *stored {
+        change.undo().await?;
+        return Ok((locked.version(), Json(to)));
+    }
     write(&mut change, &to).await?;
-    if to.value != old_value {
-        replace_value(&mut change, &to, &old_value).await?;
+    if to.value != stored.value {
+        replace_value(&mut change, &to, &stored.value).await?;
     }
     store::touch(&mut change, flag_id).await?;
     let details = json!({ "flagId": flag_id, "variationId": id });
@@ -93,11 +95,7 @@ async fn write(change: &mut Change, to: &Variation) -> Result<(), sqlx::Error> {
 
 /// Puts the new value where the old one stands: the flag's default, channels'
 /// defaults, rules, and the slices of rollouts.
-async fn replace_value(
-    change: &mut Change,
-    to: &Variation,
-    old_value: &Value,
-) -> Result<(), sqlx::Error> {
+async fn replace_value(change: &mut Change, to: &Variation, old_value: &Value) -> ApiResult<()> {
     for statement in [
         "update flags set default_value = $4
          where project_id = $1 and id = $2 and default_value = $3",
@@ -117,9 +115,9 @@ async fn replace_value(
     replace_in_slices(change, to).await
 }
 
-async fn replace_in_slices(change: &mut Change, to: &Variation) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update flag_rules r
+async fn replace_in_slices(change: &mut Change, to: &Variation) -> ApiResult<()> {
+    let largest_bytes: Option<i32> = sqlx::query_scalar(
+        "with replaced as (update flag_rules r
          set rule_config = jsonb_set(r.rule_config, '{rollout}', (
              select jsonb_agg(
                  case when (slice -> 'variationId')::bigint = $3
@@ -127,13 +125,15 @@ async fn replace_in_slices(change: &mut Change, to: &Variation) -> Result<(), sq
                  order by position)
              from jsonb_array_elements(r.rule_config -> 'rollout')
                   with ordinality entries (slice, position)))
-         where r.project_id = $1 and r.flag_id = $2 and r.rule_type = 'percentage_rollout'",
+         where r.project_id = $1 and r.flag_id = $2 and r.rule_type = 'percentage_rollout'
+         returning octet_length(r.rule_config::text) as bytes)
+         select max(bytes) from replaced",
     )
     .bind(change.project())
     .bind(to.flag_id)
     .bind(to.id)
     .bind(&to.value)
-    .execute(change.connection())
+    .fetch_one(change.connection())
     .await?;
-    Ok(())
+    rules::refuse_large(largest_bytes.unwrap_or(0).unsigned_abs().into())
 }

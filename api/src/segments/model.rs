@@ -51,6 +51,14 @@ pub(crate) struct Condition {
     sort_order: i32,
 }
 
+impl Condition {
+    fn is(&self, new: &EvalCondition) -> bool {
+        self.attribute == new.attribute
+            && self.operator == new.operator.name()
+            && self.values_json == new.values
+    }
+}
+
 /// A segment and the flags whose rules use it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -163,6 +171,25 @@ impl UpdateSegment {
 }
 
 impl SegmentChange {
+    /// What is not so already.
+    pub(super) fn unlike(self, segment: &Segment) -> Self {
+        let SegmentHead {
+            name,
+            description,
+            match_type,
+            ..
+        } = &segment.head;
+        Self {
+            name: self.name.filter(|new| new != name),
+            description: self.description.filter(|new| new != description),
+            match_type: self.match_type.filter(|new| new != match_type),
+            conditions: self.conditions.filter(|new| {
+                let stored = &segment.conditions;
+                new.len() != stored.len() || !stored.iter().zip(new).all(|(old, new)| old.is(new))
+            }),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let Self {
             name,
@@ -203,6 +230,12 @@ fn conditions(given: &[Value]) -> ApiResult<Vec<EvalCondition>> {
             "conditions must have at most 100 entries",
         ));
     }
+    let bytes: usize = given.iter().map(|entry| entry.to_string().len()).sum();
+    if bytes > text::JSON_BYTES {
+        return Err(ApiError::bad_request(
+            "conditions must have at most 256 KiB",
+        ));
+    }
     let parse = |(index, condition)| {
         EvalCondition::parse(condition)
             .map_err(|invalid| ApiError::bad_request(format!("conditions[{index}]: {invalid}")))
@@ -223,6 +256,7 @@ pub(super) fn key_of_name(name: &str) -> String {
         .collect();
     let mut key = words.join("-");
     key.truncate(text::KEY_CHARS - "-1000".len());
+    let key = key.trim_end_matches('-').to_owned();
     if key.is_empty() {
         "segment".to_owned()
     } else {
@@ -238,5 +272,7 @@ mod tests {
     fn keys_follow_from_names() {
         assert_eq!(key_of_name("  Beta -- Testers (EU)! "), "beta-testers-eu");
         assert_eq!(key_of_name("東京"), "segment");
+        let cut_at_a_hyphen = format!("{} tail", "a".repeat(122));
+        assert_eq!(key_of_name(&cut_at_a_hyphen), "a".repeat(122));
     }
 }

@@ -8,6 +8,7 @@ use super::model::{CreateSegment, Segment, SegmentDetail, UpdateSegment};
 use super::store;
 use crate::ApiState;
 use crate::audit::Action;
+use crate::caps;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
@@ -49,6 +50,7 @@ pub(super) async fn create(
 ) -> ApiResult<(StatusCode, Json<Segment>)> {
     let new = body.check()?;
     let mut change = Change::begin(&state, &scope).await?;
+    caps::SEGMENTS.leave_room(&mut change).await?;
     let id = store::insert(&mut change, &new).await?;
     let segment = read_back(&mut change, id).await?;
     change
@@ -82,12 +84,16 @@ pub(super) async fn update(
     let (key, updated_at) = locked.ok_or_else(|| ApiError::not_found("segment"))?;
     let to = body.check()?;
     if_match.check(Version::of(updated_at))?;
-    if !to.is_empty() {
-        store::update(&mut change, id, &to).await?;
-        change
-            .audit(Action::SEGMENT_UPDATED, id, json!({ "key": key }))
-            .await?;
+    let before = read_back(&mut change, id).await?;
+    let to = to.unlike(&before);
+    if to.is_empty() {
+        change.undo().await?;
+        return Ok((Version::of(updated_at), Json(before)));
     }
+    store::update(&mut change, id, &to).await?;
+    change
+        .audit(Action::SEGMENT_UPDATED, id, json!({ "key": key }))
+        .await?;
     let segment = read_back(&mut change, id).await?;
     change.commit().await?;
     state.estimates.soon(scope.project);

@@ -192,15 +192,20 @@ async fn insert_conditions(
     Ok(())
 }
 
-/// Locks a segment for a change; its key, if there is one.
+/// Locks a segment for a change, which comes after all that were made to it; its
+/// key and when it was last changed, if there is one.
 pub(super) async fn lock(change: &mut Change, id: i64) -> Result<Option<(String, DateTime<Utc>)>> {
-    sqlx::query_as(
+    let found: Option<(String, DateTime<Utc>)> = sqlx::query_as(
         "select key, updated_at from segments where project_id = $1 and id = $2 for update",
     )
     .bind(change.project())
     .bind(id)
     .fetch_optional(change.connection())
-    .await
+    .await?;
+    if let Some((_, updated_at)) = &found {
+        change.come_after(*updated_at);
+    }
+    Ok(found)
 }
 
 /// Changes a segment; conditions are replaced as a whole.

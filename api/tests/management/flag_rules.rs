@@ -107,6 +107,35 @@ async fn rules_are_kept_in_canonical_form() {
 }
 
 #[tokio::test]
+async fn a_forced_rule_keeps_its_configuration_and_null_is_absent() {
+    let world = World::start().await;
+    let (_, path) = boolean(&world).await;
+    let condition =
+        json!({ "attribute": "a", "operator": "eq", "values": null, "valuesJson": [1] });
+    let stored = json!({ "attribute": "a", "operator": "eq", "values": ["1"] });
+    for (rule_type, config, stored) in [
+        (
+            "force",
+            json!({ "ticket": { "id": 7 } }),
+            json!({ "ticket": { "id": 7 } }),
+        ),
+        ("force", Value::Null, json!({})),
+        (
+            "attribute",
+            json!({ "conditions": [condition] }),
+            json!({ "conditions": [stored] }),
+        ),
+    ] {
+        let body = json!({ "ruleType": rule_type, "ruleConfig": config, "variantValue": true });
+        let rule = world
+            .post(EDITOR, &format!("{path}/rules"), &body)
+            .await
+            .expect(201);
+        assert_eq!(rule["ruleConfig"], stored, "{rule}");
+    }
+}
+
+#[tokio::test]
 async fn a_rule_is_changed_and_deleted_under_its_flag_alone() {
     let world = World::start().await;
     let (flag, path) = boolean(&world).await;

@@ -7,6 +7,7 @@
 mod accounts;
 mod audiences;
 mod audited;
+mod bounds;
 mod dead_network;
 mod editors;
 mod every_route;
@@ -17,6 +18,7 @@ mod receiver;
 mod releases_config;
 mod table;
 mod together;
+mod unchanged;
 mod webhook_deliveries;
 mod webhook_routes;
 mod webhook_workers;

@@ -192,7 +192,7 @@ fn condition_values(given: &Value) -> Result<Vec<String>, Invalid> {
     let refused = || Invalid::new("values must be an array of strings");
     let list = ["values", "valuesJson"]
         .iter()
-        .find_map(|name| given.get(name));
+        .find_map(|name| given.get(name).filter(|list| !list.is_null()));
     match list {
         None => match given.get("value") {
             None | Some(Value::Null) => Ok(Vec::new()),
