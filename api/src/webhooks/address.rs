@@ -11,6 +11,9 @@ use tokio::time::timeout;
 /// How long a webhook that is being made waits for its name to be looked up.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The platform service of Azure: metadata at an address that looks public.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// Whether a URL leads to addresses that are not public, as far as can be told
 /// now: a name that cannot be looked up is judged when something is sent there.
 pub(super) async fn leads_inside(url: &str) -> bool {
@@ -55,7 +58,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 192 && b == 0 && c == 0) // protocol assignments
         || (a == 192 && b == 88 && c == 99) // 6to4 relays
         || (a == 198 && (18..20).contains(&b)) // benchmarks
-        || a >= 240; // reserved
+        || a >= 240 // reserved
+        || address == AZURE_PLATFORM;
     !special
 }
 
@@ -99,6 +103,7 @@ mod tests {
             "93.184.216.34",
             "8.8.8.8",
             "100.63.0.1",
+            "168.63.129.17",
             "172.32.0.1",
             "2606:2800:220:1::1",
             "::ffff:8.8.8.8",
@@ -117,6 +122,9 @@ mod tests {
             "192.88.99.1",
             "192.0.2.1",
             "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
             "100.64.0.1",
             "192.0.0.8",
             "198.18.0.1",
@@ -127,7 +135,10 @@ mod tests {
             "::",
             "::1",
             "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:0:127.0.0.1",
             "::127.0.0.1",
+            "fd00:ec2::254",
             "64:ff9b::a00:1",
             "2002:7f00:1::",
             "2001::1",

@@ -141,12 +141,15 @@ async fn attempt(state: &ApiState, sender: &Sender, claimed: &Claimed) {
 /// Writes down what came of an attempt, unless it is no longer ours to say.
 async fn settle(state: &ApiState, claimed: &Claimed, outcome: &Outcome) -> ApiResult<()> {
     let mut change = Change::begin_by_system(state, ProjectId(claimed.project_id)).await?;
-    if !store::lock(&mut change, claimed.webhook_id).await? {
-        return Ok(());
+    if store::lock(&mut change, claimed.webhook_id)
+        .await?
+        .is_none()
+    {
+        return change.undo().await;
     }
     let verdict = schedule::judge(claimed.attempt, outcome.error.is_some(), rand::random());
     if !queue::record(&mut change, claimed, outcome, verdict).await? {
-        return Ok(());
+        return change.undo().await;
     }
     let failing_since = queue::note_health(&mut change, claimed.webhook_id, outcome).await?;
     let is_off = is_lost(verdict, failing_since, change.at());

@@ -111,7 +111,7 @@ pub(crate) struct UpdateWebhook {
     #[serde(default, deserialize_with = "patch::value")]
     #[schema(nullable = false)]
     events: Option<Vec<String>>,
-    /// The one before stays valid for 24 hours; null removes both.
+    /// Those before stay valid for 24 hours; null removes all of them.
     #[serde(default, deserialize_with = "patch::nullable")]
     #[schema(value_type = Option<String>)]
     secret: Option<Option<String>>,
@@ -132,6 +132,27 @@ pub(super) struct WebhookChange {
     pub(super) url: Option<String>,
     pub(super) events: Option<Vec<String>>,
     pub(super) secret: Option<Option<String>>,
+}
+
+/// A webhook as far as it can be changed.
+#[derive(sqlx::FromRow)]
+pub(super) struct StoredWebhook {
+    url: String,
+    events: Vec<String>,
+    is_active: bool,
+    pub(super) secret: Option<String>,
+}
+
+impl WebhookChange {
+    /// What is not so already.
+    pub(super) fn unlike(self, stored: &StoredWebhook) -> Self {
+        Self {
+            is_active: self.is_active.filter(|new| *new != stored.is_active),
+            url: self.url.filter(|new| *new != stored.url),
+            events: self.events.filter(|new| *new != stored.events),
+            secret: self.secret.filter(|new| *new != stored.secret),
+        }
+    }
 }
 
 impl CreateWebhook {
@@ -160,7 +181,10 @@ fn webhook_url(text: &str) -> ApiResult<String> {
     let given = text::required("url", text, text::URL_CHARS)?;
     let refused = |why: &str| ApiError::bad_request(format!("url {why}"));
     let url = Url::parse(&given).map_err(|_| refused("must be absolute"))?;
-    if !matches!(url.scheme(), "http" | "https") {
+    // The parser forgives missing slashes.
+    let given_scheme = given.split_once("://").map(|(scheme, _)| scheme);
+    let has_slashes = given_scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(url.scheme()));
+    if !has_slashes || !matches!(url.scheme(), "http" | "https") {
         return Err(refused("must begin with http:// or https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {

@@ -19,6 +19,9 @@ const LEASE: TimeDelta = TimeDelta::seconds(30);
 /// How many are sent to one webhook at once; a few more when two processes
 /// claim in the same instant.
 const MAX_PER_WEBHOOK: i64 = 4;
+/// The same for all webhooks of a project: those that hang leave room for the
+/// webhooks of others.
+const MAX_PER_PROJECT: i64 = 16;
 /// How long settled deliveries are kept.
 const RETENTION: TimeDelta = TimeDelta::days(30);
 
@@ -36,33 +39,40 @@ pub(super) struct Claimed {
     lease_end: DateTime<Utc>,
     pub(super) url: String,
     secret: Option<String>,
-    /// Present while it still signs.
-    previous_secret: Option<String>,
+    /// Those that still sign, the newest first.
+    former_secrets: Vec<String>,
 }
 
 impl Claimed {
     /// What signs, the newest first.
     pub(super) fn secrets(&self) -> Vec<&str> {
-        let both = self.secret.iter().chain(&self.previous_secret);
-        both.map(String::as_str).collect()
+        let all = self.secret.iter().chain(&self.former_secrets);
+        all.map(String::as_str).collect()
     }
 }
 
-/// Takes due deliveries, the oldest first, but only a few per webhook.
+/// Takes due deliveries, the oldest first, but only a few per webhook and per
+/// project.
 pub(super) async fn claim(pool: &PgPool, now: DateTime<Utc>, limit: usize) -> Result<Vec<Claimed>> {
     sqlx::query_as(
         "with busy as (
-             select webhook_id, count(*) as n from webhook_deliveries
-             where status = 'pending' and claimed_until > $1 group by webhook_id
+             select project_id, webhook_id, count(*) as n from webhook_deliveries
+             where status = 'pending' and claimed_until > $1 group by project_id, webhook_id
          ), queued as (
-             select d.id, coalesce(b.n, 0) + row_number() over (
+             select d.id, d.project_id, d.next_attempt_at, coalesce(b.n, 0) + row_number() over (
                         partition by d.webhook_id order by d.next_attempt_at, d.id) as place
              from webhook_deliveries d left join busy b using (webhook_id)
              where d.status = 'pending' and d.next_attempt_at <= $1
                and (d.claimed_until is null or d.claimed_until <= $1)
+         ), fair as (
+             select q.id, coalesce((select sum(n) from busy b
+                                    where b.project_id = q.project_id)::bigint, 0)
+                        + row_number() over (
+                          partition by q.project_id order by q.next_attempt_at, q.id) as place
+             from queued q where q.place <= $3
          ), due as (
              select id from webhook_deliveries
-             where id in (select id from queued where place <= $3)
+             where id in (select id from fair where place <= $5)
                and status = 'pending' and (claimed_until is null or claimed_until <= $1)
              order by next_attempt_at, id limit $2
              for update skip locked
@@ -75,12 +85,15 @@ pub(super) async fn claim(pool: &PgPool, now: DateTime<Utc>, limit: usize) -> Re
          returning d.id, d.project_id, d.webhook_id, d.event, d.body, d.attempt,
                    d.claimed_until as lease_end,
                    w.url, w.secret,
-                   case when w.previous_secret_until > $1 then w.previous_secret end as previous_secret",
+                   array(select f.secret from webhook_former_secrets f
+                         where f.webhook_id = w.id and f.signs_until > $1
+                         order by f.id desc) as former_secrets",
     )
     .bind(now)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .bind(MAX_PER_WEBHOOK)
     .bind(now + LEASE)
+    .bind(MAX_PER_PROJECT)
     .fetch_all(pool)
     .await
 }

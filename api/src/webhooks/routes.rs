@@ -60,11 +60,11 @@ pub(super) async fn update(
         refuse_inside(&state, url).await?;
     }
     let mut change = Change::begin(&state, &scope).await?;
-    if !store::lock(&mut change, id).await? {
-        return Err(ApiError::not_found("webhook"));
-    }
+    let stored = store::lock(&mut change, id).await?;
+    let stored = stored.ok_or_else(|| ApiError::not_found("webhook"))?;
+    let to = to.unlike(&stored);
     if to != WebhookChange::default() {
-        store::update(&mut change, id, &to).await?;
+        store::update(&mut change, id, &stored, &to).await?;
         change
             .audit(Action::WEBHOOK_UPDATED, id, details(&to))
             .await?;

@@ -2,16 +2,18 @@ use chrono::TimeDelta;
 use sluice_schema::id::ProjectId;
 use sqlx::PgPool;
 
-use super::model::{DeliveryRow, NewWebhook, Webhook, WebhookChange};
+use super::model::{DeliveryRow, NewWebhook, StoredWebhook, Webhook, WebhookChange};
+use crate::caps;
 use crate::change::Change;
-use crate::error::{ApiError, ApiResult};
+use crate::error::ApiResult;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-const MAX_WEBHOOKS: i64 = 50;
 const MAX_DELIVERIES: i64 = 50;
 /// How long a replaced secret goes on signing.
 const ROTATION: TimeDelta = TimeDelta::hours(24);
+/// Each of them is a signature in a header.
+const MAX_FORMER_SECRETS: i64 = 8;
 
 /// Newest first, without secrets.
 pub(super) async fn list(pool: &PgPool, project: ProjectId) -> Result<Vec<Webhook>> {
@@ -26,7 +28,7 @@ pub(super) async fn list(pool: &PgPool, project: ProjectId) -> Result<Vec<Webhoo
 
 /// Makes a webhook; the answer holds its secret.
 pub(super) async fn insert(change: &mut Change, new: &NewWebhook) -> ApiResult<Webhook> {
-    refuse_too_many(change).await?;
+    caps::WEBHOOKS.leave_room(change).await?;
     let webhook = sqlx::query_as(
         "insert into webhooks (project_id, url, events, secret, created_at)
          values ($1, $2, $3, $4, $5)
@@ -43,25 +45,6 @@ pub(super) async fn insert(change: &mut Change, new: &NewWebhook) -> ApiResult<W
     Ok(webhook)
 }
 
-/// The lock makes the count hold until the change is made.
-async fn refuse_too_many(change: &mut Change) -> ApiResult<()> {
-    let project = change.project();
-    sqlx::query("select from projects where id = $1 for no key update")
-        .bind(project)
-        .execute(change.connection())
-        .await?;
-    let count: i64 = sqlx::query_scalar("select count(*) from webhooks where project_id = $1")
-        .bind(project)
-        .fetch_one(change.connection())
-        .await?;
-    if count >= MAX_WEBHOOKS {
-        return Err(ApiError::bad_request(format!(
-            "a project has at most {MAX_WEBHOOKS} webhooks"
-        )));
-    }
-    Ok(())
-}
-
 /// Whether there is such a webhook.
 pub(super) async fn exists(pool: &PgPool, project: ProjectId, id: i64) -> Result<bool> {
     let found = sqlx::query("select from webhooks where project_id = $1 and id = $2")
@@ -72,34 +55,34 @@ pub(super) async fn exists(pool: &PgPool, project: ProjectId, id: i64) -> Result
     Ok(found.is_some())
 }
 
-/// Locks a webhook for a change; whether there is one. Whoever changes a
-/// webhook and its deliveries locks the webhook first.
-pub(super) async fn lock(change: &mut Change, id: i64) -> Result<bool> {
-    let found = sqlx::query("select from webhooks where project_id = $1 and id = $2 for update")
-        .bind(change.project())
-        .bind(id)
-        .fetch_optional(change.connection())
-        .await?;
-    Ok(found.is_some())
+/// Locks a webhook for a change, if there is one. Whoever changes a webhook and
+/// its deliveries locks the webhook first.
+pub(super) async fn lock(change: &mut Change, id: i64) -> Result<Option<StoredWebhook>> {
+    sqlx::query_as(
+        "select url, events, is_active, secret from webhooks
+         where project_id = $1 and id = $2 for update",
+    )
+    .bind(change.project())
+    .bind(id)
+    .fetch_optional(change.connection())
+    .await
 }
 
-/// Changes a webhook. A new secret lets the old one sign for a day; switching
-/// it on, or pointing it elsewhere, forgets its failures.
-pub(super) async fn update(change: &mut Change, id: i64, to: &WebhookChange) -> Result<()> {
+/// Changes a webhook that this change has locked. Switching it on, or pointing
+/// it elsewhere, forgets its failures.
+pub(super) async fn update(
+    change: &mut Change,
+    id: i64,
+    from: &StoredWebhook,
+    to: &WebhookChange,
+) -> Result<()> {
     sqlx::query(
         "update webhooks set
             url = coalesce($3, url),
             events = coalesce($4, events),
             is_active = coalesce($5, is_active),
             failing_since = case when $5 or $3 <> url then null else failing_since end,
-            secret = case when $6 then $7 else secret end,
-            previous_secret = case
-                when not $6 then previous_secret
-                when $7::text is null then null
-                when $7 is distinct from secret then secret
-                else previous_secret end,
-            previous_secret_until = case
-                when $6 and $7 is distinct from secret then $8 else previous_secret_until end
+            secret = case when $6 then $7 else secret end
          where project_id = $1 and id = $2",
     )
     .bind(change.project())
@@ -109,12 +92,56 @@ pub(super) async fn update(change: &mut Change, id: i64, to: &WebhookChange) -> 
     .bind(to.is_active)
     .bind(to.secret.is_some())
     .bind(to.secret.as_ref().and_then(Option::as_ref))
-    .bind(change.at() + ROTATION)
     .execute(change.connection())
     .await?;
+    if let Some(secret) = &to.secret {
+        replace_secret(change, id, from.secret.as_deref(), secret.as_deref()).await?;
+    }
     if to.is_active == Some(false) {
         cancel_pending(change, id).await?;
     }
+    Ok(())
+}
+
+/// Lets a secret that is replaced sign for a day, beside those before it that
+/// still do; no secret any more ends all of them.
+async fn replace_secret(
+    change: &mut Change,
+    webhook: i64,
+    old: Option<&str>,
+    new: Option<&str>,
+) -> Result<()> {
+    sqlx::query(
+        "delete from webhook_former_secrets where project_id = $1 and webhook_id = $2
+         and ($3::text is null or secret = $3 or signs_until <= $4)",
+    )
+    .bind(change.project())
+    .bind(webhook)
+    .bind(new)
+    .bind(change.at())
+    .execute(change.connection())
+    .await?;
+    let (Some(old), Some(_)) = (old, new) else {
+        return Ok(());
+    };
+    sqlx::query(
+        "with kept as (
+             select id from webhook_former_secrets where project_id = $1 and webhook_id = $2
+             order by id desc limit $5
+         ), gone as (
+             delete from webhook_former_secrets where project_id = $1 and webhook_id = $2
+             and id not in (select id from kept)
+         )
+         insert into webhook_former_secrets (project_id, webhook_id, secret, signs_until)
+         values ($1, $2, $3, $4)",
+    )
+    .bind(change.project())
+    .bind(webhook)
+    .bind(old)
+    .bind(change.at() + ROTATION)
+    .bind(MAX_FORMER_SECRETS - 1)
+    .execute(change.connection())
+    .await?;
     Ok(())
 }
 

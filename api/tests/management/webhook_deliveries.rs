@@ -434,3 +434,66 @@ async fn two_secrets_sign_for_a_day_after_a_rotation() {
     world.deliver().await;
     assert_eq!(receiver.next().await.header("webhook-signature"), "");
 }
+
+/// Each PATCH lets the secret before it sign for 24 hours, whatever comes after.
+#[tokio::test]
+async fn a_secret_signs_for_its_day_however_often_it_is_replaced() {
+    let (world, mut receiver) = (World::start().await, Receiver::start().await);
+    let webhook = world.hook(&receiver.url).await;
+    let path = format!("/webhooks/{webhook}");
+    let replace = async |secret: Value| {
+        let body = json!({ "secret": secret });
+        world.patch(EDITOR, &path, &body).await.expect(204);
+    };
+    let mut branches = 0;
+    let mut signed_by = async |secrets: &[&[u8]]| {
+        branches += 1;
+        world.branch(&format!("b{branches}")).await;
+        world.deliver().await;
+        let request = receiver.next().await;
+        let expected: Vec<_> = secrets
+            .iter()
+            .map(|secret| standard_signature(secret, &request))
+            .collect();
+        let signature = request.header("webhook-signature");
+        assert_eq!(signature, expected.join(" "), "{branches}");
+    };
+    let first = decoded(SECRET);
+    replace(json!("second")).await;
+    world.wait(TimeDelta::hours(10));
+    replace(json!("third")).await;
+    signed_by(&[b"third", b"second", &first]).await;
+    // Back to one that still signs: each signs once.
+    replace(json!("second")).await;
+    signed_by(&[b"second", b"third", &first]).await;
+    world.wait(TimeDelta::hours(14));
+    signed_by(&[b"second", b"third"]).await;
+    world.wait(TimeDelta::hours(10));
+    signed_by(&[b"second"]).await;
+    replace(json!("third")).await;
+    replace(json!(null)).await;
+    signed_by(&[]).await;
+    replace(json!("fourth")).await;
+    signed_by(&[b"fourth"]).await;
+    // A leak is answered at once, and headers stay short.
+    for n in 0..20 {
+        replace(json!(format!("s{n}"))).await;
+    }
+    let last: Vec<_> = (11..20).rev().map(|n| format!("s{n}")).collect();
+    let last: Vec<_> = last.iter().map(String::as_bytes).collect();
+    signed_by(&last).await;
+}
+
+#[tokio::test]
+async fn the_time_of_an_event_is_told_as_it_is_stored() {
+    let (world, mut receiver) = (World::start().await, Receiver::start().await);
+    let webhook = world.hook(&receiver.url).await;
+    world.wait(TimeDelta::nanoseconds(123_456_789));
+    world.branch("qa").await;
+    world.wait(TimeDelta::nanoseconds(1000));
+    world.deliver().await;
+    let body: Value = serde_json::from_str(&receiver.next().await.body).unwrap();
+    assert_eq!(body["timestamp"], "2026-01-02T03:04:05.123456Z");
+    let delivery = &world.deliveries(webhook).await[0];
+    assert_eq!(delivery["createdAt"], body["timestamp"]);
+}

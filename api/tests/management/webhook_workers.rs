@@ -11,7 +11,7 @@ use sluice_service::admin::Readiness;
 use tokio::sync::Notify;
 
 use crate::receiver::{Receiver, Reply};
-use crate::world::{EDITOR, World};
+use crate::world::{EDITOR, THEIR_ADMIN, World};
 
 #[tokio::test]
 async fn an_endpoint_that_fails_for_five_days_is_switched_off_by_the_system() {
@@ -195,6 +195,10 @@ async fn a_worker_that_was_taken_for_dead_has_no_say() {
     assert_eq!(settled[0]["status"], "success");
     letting_go.notify_one();
     assert_eq!(slow.await.unwrap(), 1);
+    // It leaves nothing locked behind either.
+    world
+        .run("select from webhooks, webhook_deliveries for update nowait")
+        .await;
     assert_eq!(world.deliveries(webhook).await, settled);
 }
 
@@ -241,6 +245,44 @@ async fn an_endpoint_that_hangs_does_not_hold_up_others() {
         hanging.next().await;
     }
     assert_eq!(world.deliver().await, 0, "four at a time, whoever asks");
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_project_whose_endpoints_hang_does_not_hold_up_others() {
+    let world = World::start().await;
+    let (mut hanging, mut healthy) = (Receiver::start().await, Receiver::start().await);
+    hanging.always(Reply::Silence);
+    for _ in 0..12 {
+        world.hook(&hanging.url).await;
+    }
+    for n in 0..4 {
+        world.branch(&format!("b{n}")).await;
+    }
+    let theirs = json!({ "url": healthy.url, "events": ["branch.created"] });
+    world
+        .post(THEIR_ADMIN, "/webhooks", &theirs)
+        .await
+        .expect(201);
+    let branch = json!({ "name": "last" });
+    world
+        .post(THEIR_ADMIN, "/branches", &branch)
+        .await
+        .expect(201);
+    let worker = tokio::spawn({
+        let state = world.state.clone();
+        async move {
+            deliver_due(&state, &Sender::new(true).unwrap())
+                .await
+                .unwrap()
+        }
+    });
+    healthy.next().await;
+    hanging.next().await;
+    let claimed = "select count(*) from webhook_deliveries d join projects p on p.id = d.project_id
+                   where p.slug = 'ours' and d.claimed_until is not null";
+    assert_eq!(world.number(claimed).await, 16);
+    assert_eq!(world.deliver().await, 0, "whoever asks");
     worker.abort();
 }
 
