@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::table::{but, refuse, refuse_malformed};
-use crate::world::{BEGINNING, EDITOR, VIEWER, World, keys};
+use crate::world::{BEGINNING, EDITOR, VIEWER, World, keys, request};
 
 const FLAG: [&str; 11] = [
     "createdAt",
@@ -369,4 +369,43 @@ async fn settings_of_a_channel_are_stored_part_by_part() {
         .patch(EDITOR, "/flags/999999/env/x", &json!({ "enabled": true }))
         .await
         .expect(404);
+}
+
+/// A number is stored and returned as that number (management.md §10.2), to the
+/// last digit that a double has.
+#[tokio::test]
+async fn numbers_come_back_as_they_were_sent() {
+    let world = World::start().await;
+    let numbers = [
+        "0.30000000000000004",
+        "0.9900990099009901",
+        "123456.78901234567",
+        "5e-324",
+        "1.7976931348623157e308",
+        "-9007199254740993",
+        "4.35",
+    ];
+    for (n, number) in numbers.into_iter().enumerate() {
+        let body = format!(
+            r#"{{"name":"n","key":"n{n}","flagType":"number","defaultValue":{number},
+                 "variations":[{{"value":{number}}},{{"value":"7"}}]}}"#
+        );
+        let request = request(Method::POST, "/flags")
+            .header("authorization", format!("Bearer {}", EDITOR.token))
+            .header("x-project", EDITOR.project)
+            .header("content-type", "application/json")
+            .body(body.into());
+        let flag = world.send(request.unwrap()).await.expect(201);
+        let sent: f64 = number.parse().unwrap();
+        let path = format!("/flags/{}", flag["id"]);
+        for shown in [&flag, &world.get(VIEWER, &path).await.expect(200)] {
+            for value in [&shown["defaultValue"], &shown["variations"][0]["value"]] {
+                assert_eq!(
+                    value.as_f64().map(f64::to_bits),
+                    Some(sent.to_bits()),
+                    "{number}: {value}"
+                );
+            }
+        }
+    }
 }
