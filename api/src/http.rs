@@ -3,6 +3,7 @@
 
 use axum::Router;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -12,6 +13,9 @@ use crate::error::ApiError;
 use crate::surround::SurroundLayer;
 use crate::{ApiState, BASE_PATH, openapi};
 
+/// Smaller answers are not worth compressing, in bytes (telemetry.md §2.8).
+const WORTH_BYTES: u16 = 1_024;
+
 /// Management answers may be compressed; device-facing ones never are.
 pub(crate) fn assemble(
     management: OpenApiRouter<ApiState>,
@@ -19,7 +23,10 @@ pub(crate) fn assemble(
 ) -> OpenApiRouter<ApiState> {
     let all = management
         .routes(routes!(healthz))
-        .layer(CompressionLayer::new())
+        .layer(
+            CompressionLayer::new()
+                .compress_when(DefaultPredicate::new().and(SizeAbove::new(WORTH_BYTES))),
+        )
         .merge(device_facing);
     OpenApiRouter::new().nest(BASE_PATH, all)
 }

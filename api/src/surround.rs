@@ -14,15 +14,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
-use axum::http::{HeaderValue, Method};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use dashmap::DashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use metrics::Histogram;
-use tower::{Layer, Service, ServiceExt as _};
-use tower_http::cors::{AllowHeaders, Any as Anything, CorsLayer};
+use tower::{Layer, Service};
 use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -33,18 +35,16 @@ use crate::flags;
 /// The header of every response that names its entry in the log.
 const REQUEST_ID: &str = "x-request-id";
 const ANY: HeaderValue = HeaderValue::from_static("*");
-/// What browsers remember at most, or more.
-const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(24);
-/// None of them is `*`, which does not cover `Authorization`.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
+/// What an answer may depend on: in front of any cache, the answer to a check of origin.
+const VARY_ON: HeaderValue = HeaderValue::from_static(
+    "origin, access-control-request-method, access-control-request-headers",
+);
+/// A day, in seconds: what browsers remember at most, or more.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
+const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+/// What every client may send; a `*` would not cover `Authorization`.
+const HEADERS: &str = "Authorization, X-Project, Content-Type, Content-Encoding";
 /// Requests for what no route has.
 const UNMATCHED: &str = "unmatched";
 
@@ -86,10 +86,8 @@ where
         let timings = Arc::clone(&self.timings);
         let asked = Asked::of(&request);
         if request.method() == Method::OPTIONS {
-            return Box::pin(async move {
-                let response = preflight(request).await;
-                Ok(asked.conclude(response, started, &timings))
-            });
+            let response = preflight(request.headers());
+            return Box::pin(async move { Ok(asked.conclude(response, started, &timings)) });
         }
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
@@ -102,7 +100,6 @@ where
                 Err(panic) => panicked(&*panic).into_response(),
             };
             let headers = response.headers_mut();
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANY);
             Ok(asked.conclude(response, started, &timings))
         })
@@ -149,11 +146,15 @@ impl Asked {
             });
         }
         timings.record(&self.method, self.route(), status, started.elapsed());
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+        // Beside what the answer itself depends on.
+        headers.append(VARY, VARY_ON);
         let mut text = [0; Hyphenated::LENGTH];
         let id = self.id.hyphenated().encode_lower(&mut text);
         // Hexadecimal is a header value.
         if let Ok(id) = HeaderValue::from_str(id) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            headers.insert(REQUEST_ID, id);
         }
         response
     }
@@ -167,15 +168,19 @@ fn new_id() -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
-/// Any origin, method and header; headers are mirrored.
-async fn preflight(request: Request) -> Response {
-    let cors = CorsLayer::new()
-        .allow_origin(Anything)
-        .allow_methods(METHODS)
-        .allow_headers(AllowHeaders::mirror_request())
-        .max_age(PREFLIGHT_MAX_AGE);
-    // It answers itself and asks nobody.
-    let Ok(response) = cors.layer(axum::Router::new()).oneshot(request).await;
+/// Any origin, method and header: those that every client may send, and what this one asks for.
+fn preflight(asked: &HeaderMap) -> Response {
+    let more = asked.get(ACCESS_CONTROL_REQUEST_HEADERS);
+    let more = more.and_then(|names| names.to_str().ok());
+    let allowed = more.map_or_else(|| HEADERS.to_owned(), |more| format!("{HEADERS}, {more}"));
+    let mut response = ().into_response();
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    // Visible ASCII is a header value.
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
     response
 }
 

@@ -21,4 +21,5 @@ mod probes;
 mod proxy;
 mod purge;
 mod timeseries;
+mod web;
 mod world;
