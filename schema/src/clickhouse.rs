@@ -59,6 +59,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "flag_devices",
         sql: include_str!("../clickhouse/0006_flag_devices.sql"),
     },
+    Migration {
+        number: 7,
+        name: "updates_by_day",
+        sql: include_str!("../clickhouse/0007_updates_by_day.sql"),
+    },
 ];
 
 /// Newest inserts whose tokens each table remembers that gets rows by insert.

@@ -20,6 +20,7 @@ mod performance;
 mod probes;
 mod proxy;
 mod purge;
+mod retention;
 mod timeseries;
 mod web;
 mod world;

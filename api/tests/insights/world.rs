@@ -390,6 +390,14 @@ impl World {
         count.await.unwrap()
     }
 
+    /// How a table was made, in full.
+    pub(crate) async fn definition(&self, table: &str) -> String {
+        let definition = "SELECT create_table_query FROM system.tables \
+                          WHERE database = currentDatabase() AND name = ?";
+        let definition = self.store.client().query(definition).bind(table);
+        definition.fetch_one().await.unwrap()
+    }
+
     /// Tables whose rows belong to projects.
     pub(crate) async fn tables_of_projects(&self) -> Vec<String> {
         let tables = "SELECT DISTINCT table FROM system.parts_columns \
