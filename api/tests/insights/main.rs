@@ -15,6 +15,7 @@ mod downloads;
 mod edge;
 mod flags;
 mod observe;
+mod odd;
 mod outage;
 mod performance;
 mod probes;
