@@ -87,7 +87,8 @@ pub(crate) fn router() -> OpenApiRouter<ApiState> {
 pub(crate) struct Shared {
     reader: Reader,
     folds: Folds,
-    timeseries: Answers<timeseries::model::Question, timeseries::model::Data>,
+    timeseries: Answers<timeseries::model::Question, timeseries::model::Events>,
+    flag_evals: Paced<timeseries::model::Question, timeseries::model::FlagEvals>,
     performance: Answers<performance::model::Question, Vec<performance::model::Metric>>,
     flag_health: Answers<flag_health::model::Question, flag_health::model::Slices>,
     observed: Answers<observe::model::Question, observe::model::Observed>,
@@ -110,6 +111,7 @@ impl Shared {
             folds: Folds::new(reader.clone()),
             reader,
             timeseries: Answers::new("timeseries", FOLDED),
+            flag_evals: Paced::new("flag_evals", FOLDED.0),
             performance: Answers::new("performance", FRESH),
             flag_health: Answers::new("flags", FOLDED),
             observed: Answers::new("observed", FRESH),

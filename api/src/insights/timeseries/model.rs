@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -127,29 +128,42 @@ impl Question {
         question
     }
 
+    /// What it asks about evaluations, which know nothing of platforms.
+    pub(super) fn of_evaluations(&self) -> Self {
+        let mut question = self.clone();
+        question.filter.platform = None;
+        question
+    }
+
     /// A point for each bucket of the window.
-    pub(super) fn points(&self, data: &Data, updates: &FirstServed) -> Vec<Point> {
+    pub(super) fn points(&self, data: &Data) -> Vec<Point> {
         let starts = std::iter::successors(Some(self.window.from), |at| {
             Some(*at + self.bucket.length())
         });
         let starts = starts.take_while(|at| *at < self.window.to);
-        starts.map(|at| Point::new(at, data, updates)).collect()
+        starts.map(|at| Point::new(at, data)).collect()
     }
 }
 
-/// What the store has, by bucket (start in seconds since 1970).
+/// Sums of events and distinct devices by bucket (start in seconds since 1970).
+pub(in crate::insights) type Events = HashMap<i64, (Sums, u64)>;
+
+/// Evaluations of flags by bucket.
+pub(in crate::insights) type FlagEvals = HashMap<i64, u64>;
+
+/// What the store has. Each part is remembered by itself, because each grows old
+/// in a way of its own: events with the folds, the others by the clock.
 #[derive(Debug, Default)]
-pub(in crate::insights) struct Data {
-    /// Sums of events and distinct devices.
-    pub(super) events: HashMap<i64, (Sums, u64)>,
-    /// Evaluations of flags.
-    pub(super) flag_evals: HashMap<i64, u64>,
+pub(super) struct Data {
+    pub(super) events: Arc<Events>,
+    pub(super) flag_evals: Arc<FlagEvals>,
+    pub(super) updates: Arc<FirstServed>,
 }
 
 impl Data {
-    /// Whether there were neither events nor evaluations.
+    /// Whether there were neither events nor evaluations nor downloads.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.flag_evals.is_empty()
+        self.events.is_empty() && self.flag_evals.is_empty() && !self.updates.any
     }
 }
 
@@ -189,7 +203,7 @@ pub(crate) struct Point {
 }
 
 impl Point {
-    fn new(at: DateTime<Utc>, data: &Data, updates: &FirstServed) -> Self {
+    fn new(at: DateTime<Utc>, data: &Data) -> Self {
         let bucket = at.timestamp();
         let (sums, devices) = data.events.get(&bucket).copied().unwrap_or_default();
         let number = |of: &HashMap<i64, u64>| of.get(&bucket).copied().unwrap_or_default();
@@ -199,7 +213,7 @@ impl Point {
             error_rate: sums.error_rate(),
             crash_free: sums.crash_free(),
             flag_evals: number(&data.flag_evals),
-            updates: number(&updates.by_bucket),
+            updates: number(&data.updates.by_bucket),
             devices,
             errors: sums.js_errors,
             crashes: sums.crashes,
@@ -237,7 +251,7 @@ mod tests {
     }
 
     fn nothing(question: &Question) -> Vec<Point> {
-        question.points(&Data::default(), &FirstServed::default())
+        question.points(&Data::default())
     }
 
     proptest! {
@@ -264,12 +278,13 @@ mod tests {
         fn every_bucket_of_the_store_is_in_its_point(launches in proptest::collection::vec(0_u64..9, 14)) {
             let question = question(14, "day", 1_800_000_000);
             let start = question.window.from.timestamp();
-            let mut data = Data::default();
+            let mut events = Events::new();
             for (n, launches) in (0..).zip(&launches) {
                 let sums = Sums { launches: *launches, ..Sums::default() };
-                data.events.insert(start + n * 86_400, (sums, 1));
+                events.insert(start + n * 86_400, (sums, 1));
             }
-            let points = question.points(&data, &FirstServed::default());
+            let data = Data { events: Arc::new(events), ..Data::default() };
+            let points = question.points(&data);
             let seen: Vec<u64> = points.iter().map(|point| point.launches).collect();
             prop_assert_eq!(seen, launches);
         }

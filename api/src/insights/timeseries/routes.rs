@@ -2,11 +2,10 @@ use axum::Json;
 use axum::extract::State;
 use sluice_schema::id::ProjectId;
 
-use super::model::{Data, Question, Timeseries, TimeseriesQuery};
+use super::model::{Data, Point, Question, Timeseries, TimeseriesQuery};
 use super::store;
 use crate::ApiState;
 use crate::error::ApiResult;
-use crate::insights::downloads::model::FirstServed;
 use crate::insights::evaluations::store::flags;
 use crate::insights::folds::Snapshot;
 use crate::insights::query::ReadQuery;
@@ -27,11 +26,29 @@ pub(in crate::insights) async fn get(
     let now = state.clock.now();
     let folds = state.insights.folds.snapshot(now).await?;
     let (project, question) = (scope.project, Question::new(query, now));
-    let data = data(&state, project, &folds, &question).await?;
     Ok(Json(Timeseries {
-        data,
+        data: points(&state, project, &folds, &question).await?,
         last_updated_at: state.insights.counted_until(project, &folds).await?,
     }))
+}
+
+/// The points; none if the project has nothing in the window at all.
+async fn points(
+    state: &ApiState,
+    project: ProjectId,
+    folds: &Snapshot,
+    question: &Question,
+) -> ApiResult<Vec<Point>> {
+    let found = data(state, project, folds, question).await?;
+    let is_nothing = match question.unfiltered() {
+        Some(all) if found.is_empty() => data(state, project, folds, &all).await?.is_empty(),
+        _ => found.is_empty(),
+    };
+    Ok(if is_nothing {
+        Vec::new()
+    } else {
+        question.points(&found)
+    })
 }
 
 async fn data(
@@ -39,40 +56,29 @@ async fn data(
     project: ProjectId,
     folds: &Snapshot,
     question: &Question,
-) -> ApiResult<Vec<super::model::Point>> {
-    let insights = &state.insights;
-    let ask = async |question: &Question| {
-        let key = question.filter.flag_key.as_deref();
-        let flags = flags(&state.postgres, project, key).await?;
-        // Boxed, because they are part of many futures.
-        let read = Box::pin(store::read(
-            &insights.reader,
-            project,
-            folds,
-            question,
-            &flags,
-        ));
-        let data = insights
-            .timeseries
-            .get(project, folds.version(), question, read);
-        let served = question.of_downloads();
-        let updates = store::first_served(insights.reader.clone(), project, served.clone());
-        let updates = Box::pin(updates);
-        let updates = insights.first_served.get(project, &served, updates);
-        tokio::try_join!(data, updates)
-    };
-    let (data, updates) = ask(question).await?;
-    let is_nothing = |data: &Data, updates: &FirstServed| data.is_empty() && !updates.any;
-    let nothing = match question.unfiltered() {
-        Some(all) if is_nothing(&data, &updates) => {
-            let (data, updates) = ask(&all).await?;
-            is_nothing(&data, &updates)
-        }
-        _ => is_nothing(&data, &updates),
-    };
-    Ok(if nothing {
-        Vec::new()
-    } else {
-        question.points(&data, &updates)
+) -> ApiResult<Data> {
+    let (insights, version) = (&state.insights, folds.version());
+    let flags = flags(
+        &state.postgres,
+        project,
+        question.filter.flag_key.as_deref(),
+    )
+    .await?;
+    // Boxed, because they are part of many futures.
+    let events = Box::pin(store::events(&insights.reader, project, folds, question));
+    let events = insights.timeseries.get(project, version, question, events);
+    let evaluated = question.of_evaluations();
+    let evals = store::flag_evals(insights.reader.clone(), project, evaluated.clone(), flags);
+    let evals = Box::pin(evals);
+    let evals = insights.flag_evals.get(project, &evaluated, evals);
+    let served = question.of_downloads();
+    let updates = store::first_served(insights.reader.clone(), project, served.clone());
+    let updates = Box::pin(updates);
+    let updates = insights.first_served.get(project, &served, updates);
+    let (events, flag_evals, updates) = tokio::try_join!(events, evals, updates)?;
+    Ok(Data {
+        events,
+        flag_evals,
+        updates,
     })
 }

@@ -1,16 +1,13 @@
-use std::collections::HashMap;
-
 use clickhouse::Row;
 use serde::Deserialize;
 use sluice_schema::clickhouse::places;
 use sluice_schema::id::ProjectId;
 
-use super::model::{Bucket, Data, Filter, Question};
+use super::model::{Bucket, Events, Filter, FlagEvals, Question};
 use crate::insights::downloads::model::FirstServed;
 use crate::insights::downloads::store::first_served as read_first_served;
 use crate::insights::evaluations::store::{self as evaluations, CountedFlag};
 use crate::insights::folds::Snapshot;
-use crate::insights::metrics::Sums;
 use crate::insights::reader::{ReadError, Reader, Statement};
 use crate::insights::stored::{Rows, SUMS, StoredSums, Tables, maps_with_flag};
 
@@ -45,33 +42,31 @@ pub(super) async fn first_served(
     read_first_served(reader, project, span, channel, platform).await
 }
 
-/// What a project reported and evaluated in the window of a question.
-pub(super) async fn read(
-    reader: &Reader,
+/// How often flags of a project were evaluated in the window of a question.
+/// Evaluations know nothing of platforms.
+pub(super) async fn flag_evals(
+    reader: Reader,
     project: ProjectId,
-    folds: &Snapshot,
-    question: &Question,
-    flags: &[CountedFlag],
-) -> Result<Data, ReadError> {
+    question: Question,
+    flags: Vec<CountedFlag>,
+) -> Result<FlagEvals, ReadError> {
     let bucket = match question.bucket {
         Bucket::Day => evaluations::DAYS,
         Bucket::Hour => evaluations::HOURS,
     };
-    let (window, channel) = (question.window, question.filter.channel.as_deref());
-    let flag_evals = evaluations::flag_evals(reader, project, flags, window, bucket, channel);
-    let events = events(reader, project, folds, question);
-    let (events, flag_evals) = tokio::try_join!(events, flag_evals)?;
-    Ok(Data { events, flag_evals })
+    let channel = question.filter.channel.as_deref();
+    evaluations::flag_evals(&reader, project, &flags, question.window, bucket, channel).await
 }
 
-async fn events(
+/// What a project reported in the window of a question.
+pub(super) async fn events(
     reader: &Reader,
     project: ProjectId,
     folds: &Snapshot,
     question: &Question,
-) -> Result<HashMap<i64, (Sums, u64)>, ReadError> {
+) -> Result<Events, ReadError> {
     let Some(statement) = statement(project, folds, question) else {
-        return Ok(HashMap::new());
+        return Ok(Events::new());
     };
     let rows: Vec<BucketRow> = reader.rows(statement).await?;
     // In flag slices these are places.
