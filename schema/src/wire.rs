@@ -16,6 +16,7 @@ pub mod flags;
 pub mod health;
 mod json;
 pub mod manifests;
+pub mod tags;
 mod tape;
 mod text;
 

@@ -22,7 +22,7 @@ async fn all_types_are_counted_where_they_belong() {
     let crash = json!({
         "type": "crash", "count": 4, "message": "boom", "flagStates": {"new-cart": true, "theme": {"a": 1}},
         "stackTrace": "Error: boom\n    at f", "errorName": "TypeError", "componentStack": "in App",
-        "isFatal": true, "tags": {"screen": "cart"},
+        "isFatal": true, "tags": {"screen": "cart", "items": 3, "note": "3", "more": [true, null]},
     });
     let sample =
         json!({"type": "perf_sample", "name": "startup_cold", "tags": {"duration_ms": "812"}});
@@ -48,7 +48,7 @@ async fn all_types_are_counted_where_they_belong() {
             "platform": "ios", "runtimeVersion": "1.0", "eventType": "crash", "eventName": null,
             "eventMessage": "boom", "count": 4, "flagStates": {"new-cart": true, "theme": {"a": 1}},
             "stackTrace": "Error: boom\n    at f", "errorName": "TypeError", "componentStack": "in App",
-            "isFatal": true, "tags": {"screen": "cart"}, "receivedAt": world.now,
+            "isFatal": true, "tags": {"screen": "cart", "items": 3, "note": "3", "more": [true, null]}, "receivedAt": world.now,
         })
     );
     for (query, total) in [

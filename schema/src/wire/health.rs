@@ -8,7 +8,7 @@ use super::flags::FlagStates;
 use super::json::Value;
 use super::tape::{Fields, clean_text, fields, required_text, value_at};
 use super::text::clean;
-use super::{Refusal, Scratch};
+use super::{Refusal, Scratch, tags};
 
 /// Events of one request that are looked at; the rest are dropped (telemetry.md §2.6).
 pub const MAX_EVENTS: usize = 1_000;
@@ -23,7 +23,6 @@ const MAX_STACK_BYTES: usize = 32 * 1024;
 const MAX_COMPONENT_STACK_BYTES: usize = 16 * 1024;
 const MAX_TAGS: usize = 50;
 const MAX_TAG_KEY_BYTES: usize = 128;
-const MAX_TAG_VALUE_BYTES: usize = 1024;
 
 /// The five known types (telemetry.md §2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -429,9 +428,9 @@ impl<'t> HealthEvent<'t> {
             .unwrap_or_default()
     }
 
-    /// At most 50, each key once (the last one sent), values as text.
+    /// At most 50, each key once (the last one sent), values as [`tags`] are stored.
     pub fn tags(self) -> Vec<(Cow<'t, str>, Cow<'t, str>)> {
-        let mut tags: Vec<(Cow<'t, str>, Cow<'t, str>)> = Vec::new();
+        let mut kept: Vec<(Cow<'t, str>, Cow<'t, str>)> = Vec::new();
         for (key, value) in self
             .value(TAGS)
             .and_then(Value::as_object)
@@ -439,15 +438,15 @@ impl<'t> HealthEvent<'t> {
             .flatten()
         {
             let key = clean(key, MAX_TAG_KEY_BYTES);
-            let value = clean_text(Some(value), MAX_TAG_VALUE_BYTES);
-            let known = tags.iter().position(|(known, _)| *known == key);
+            let value = tags::stored(value);
+            let known = kept.iter().position(|(known, _)| *known == key);
             match known {
-                Some(at) => tags[at].1 = value,
-                None if tags.len() < MAX_TAGS => tags.push((key, value)),
+                Some(at) => kept[at].1 = value,
+                None if kept.len() < MAX_TAGS => kept.push((key, value)),
                 None => {}
             }
         }
-        tags
+        kept
     }
 
     /// A digest of the flag states as sent, `None` where there are none: equal

@@ -125,7 +125,9 @@ fn assert_within_limits(batch: &Batch) {
         let lengths = event.texts.each_ref().map(String::len);
         let limits = [256, 8 * 1024, 32 * 1024, 256, 16 * 1024];
         assert!(lengths.iter().zip(limits).all(|(len, limit)| *len <= limit));
-        let short = |(key, value): &(String, String)| key.len() <= 128 && value.len() <= 1024;
+        let short = |(key, value): &(String, String)| {
+            key.len() <= 128 && value.strip_prefix('\0').unwrap_or(value).len() <= 1024
+        };
         assert!(event.tags.len() <= 50 && event.tags.iter().all(short));
         let bytes: usize = event.flags.iter().map(|(k, v)| k.len() + v.len()).sum();
         assert!(event.flags.len() <= 200 && bytes <= 32 * 1024);
@@ -264,7 +266,7 @@ fn duration_ms(sent: &Tree) -> Option<f64> {
 fn tags(sent: &Tree) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     for (key, value) in sent.member("tags").map_or(&[][..], Tree::members) {
-        let (key, value) = (clean(key, 128), clean(&value.text(), 1024));
+        let (key, value) = (clean(key, 128), tag_value(value));
         match tags.iter().position(|(known, _)| *known == key) {
             Some(at) => tags[at].1 = value,
             None if tags.len() < 50 => tags.push((key, value)),
@@ -272,6 +274,16 @@ fn tags(sent: &Tree) -> Vec<(String, String)> {
         }
     }
     tags
+}
+
+/// Text as it is, other JSON marked by a NUL, and what is too long cut.
+fn tag_value(sent: &Tree) -> String {
+    let json = sent.json();
+    if sent.as_text().is_some() || json.len() > 1024 {
+        clean(&sent.text(), 1024)
+    } else {
+        format!("\0{json}")
+    }
 }
 
 fn flags(sent: &Tree) -> Vec<(String, String)> {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sluice_schema::wire::tags;
 use utoipa::ToSchema;
 
 use super::paging::Position;
@@ -81,7 +82,9 @@ pub(crate) struct Event {
     error_name: Option<String>,
     component_stack: Option<String>,
     is_fatal: bool,
-    tags: Option<BTreeMap<String, String>>,
+    /// With values as the device sent them.
+    #[schema(value_type = Option<Object>)]
+    tags: Option<BTreeMap<String, Value>>,
     received_at: DateTime<Utc>,
 }
 
@@ -142,7 +145,7 @@ impl EventRow {
             error_name: sent(self.error_name),
             component_stack: sent(self.component_stack),
             is_fatal: self.is_fatal != 0,
-            tags: (!self.tags.is_empty()).then(|| self.tags.into_iter().collect()),
+            tags: (!self.tags.is_empty()).then(|| shown(&self.tags)),
         }
     }
 }
@@ -150,6 +153,11 @@ impl EventRow {
 /// Microseconds since 1970 as an instant.
 pub(in crate::insights) fn instant(us: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(us).unwrap_or_default()
+}
+
+fn shown(stored: &[(String, String)]) -> BTreeMap<String, Value> {
+    let value = |(key, value): &(String, String)| (key.clone(), tags::shown(value));
+    stored.iter().map(value).collect()
 }
 
 fn flag_states(flags: &[(String, String)]) -> BTreeMap<String, Value> {
