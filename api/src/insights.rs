@@ -99,6 +99,7 @@ pub(crate) struct Shared {
     /// Of a window of whole hours that are over.
     identities: Answers<window::Window, Option<metrics::Percent>>,
     with_data: Cache<ProjectId, ()>,
+    adoption_cost: anomalies::AdoptionCost,
 }
 
 /// What reads share. Cloning it shares it.
@@ -120,6 +121,7 @@ impl Shared {
             first_served: Paced::new("first_served", FOLDED.0),
             identities: Answers::new("identities", OVER),
             with_data: Cache::new(MAX_PROJECTS),
+            adoption_cost: anomalies::AdoptionCost::default(),
         })
     }
 

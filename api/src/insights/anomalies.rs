@@ -11,7 +11,8 @@
 //! 3. [`rules`] says what is an anomaly, and what becomes of the rows that are
 //!    there: pure, with the clock as a value.
 //! 4. [`evidence`] looks closer at what is, and finds what to blame.
-//! 5. [`adoption`] looks, every ten minutes, for updates that devices do not take.
+//! 5. [`adoption`] looks for updates that devices do not take: in each round, or
+//!    less often where that is dear.
 //!
 //! What always holds: of a project, type and channel one row at most is open,
 //! and one at most begins in a UTC hour, by unique indexes; a severity never
@@ -28,6 +29,7 @@ mod rules;
 mod store;
 mod watch;
 
+pub(super) use self::adoption::Cost as AdoptionCost;
 pub(crate) use self::store::purge;
 pub(crate) use self::watch::keep_watching;
 pub use self::watch::watch_once;

@@ -45,9 +45,9 @@ impl World {
         (id, uuid)
     }
 
-    /// What a round that looks at adoption tells.
+    /// What a round a minute later tells (telemetry.md §6: every 60 s at least).
     async fn drops(&mut self) -> Vec<Value> {
-        self.now += TimeDelta::minutes(10);
+        self.now += TimeDelta::minutes(1);
         self.settle().await;
         assert!(watch_once(&self.state()).await.expect("a round"));
         let drops = self.read(DROPS).await;

@@ -9,6 +9,9 @@
 mod measure;
 mod store;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::store::Candidate;
@@ -16,8 +19,11 @@ use super::store::Turn;
 use crate::ApiState;
 use crate::error::ApiResult;
 
-/// Shares move in days, and looking at them is dear.
-const LOOK_EVERY: TimeDelta = TimeDelta::minutes(10);
+/// Looking takes at most this share of the time, one part in so many: where it
+/// is cheap, each round looks.
+const SHARE: u32 = 20;
+/// However dear it is, it is done so often: shares move in days.
+const LONGEST_PACE: Duration = Duration::from_mins(10);
 /// An update that goes to everybody for less is still on its way.
 const AT_LEAST: TimeDelta = TimeDelta::hours(24);
 /// Fewer devices say nothing.
@@ -55,15 +61,38 @@ impl Reach {
     }
 }
 
-/// Whether it is time to look again.
-pub(super) fn is_due(last_round: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
-    let slot = |at: DateTime<Utc>| at.timestamp().div_euclid(LOOK_EVERY.num_seconds());
+/// What the last look of this process took, in milliseconds.
+#[derive(Debug, Default)]
+pub(in crate::insights) struct Cost(AtomicU64);
+
+impl Cost {
+    pub(super) fn last(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, took: Duration) {
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.0.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// Whether it is time to look again, if the last look took so long. Whoever has
+/// the last round, which is not remembered: time is cut into slots.
+pub(super) fn is_due(
+    took: Duration,
+    last_round: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> bool {
+    let pace = took.saturating_mul(SHARE).min(LONGEST_PACE);
+    let pace_s = i64::try_from(pace.as_secs()).unwrap_or(i64::MAX).max(1);
+    let slot = |at: DateTime<Utc>| at.timestamp().div_euclid(pace_s);
     last_round.is_none_or(|last| slot(last) != slot(now))
 }
 
 /// Looks at all updates that go to everybody, and tells of those that have
 /// stalled. Projects that are too large for a question keep nobody else's back.
 pub(super) async fn look(state: &ApiState, turn: &mut Turn, now: DateTime<Utc>) -> ApiResult<()> {
+    let began = Instant::now();
     let candidates = store::candidates(turn, now - AT_LEAST).await?;
     for some in by_projects(&candidates) {
         match measure::reaches(&state.insights.reader, some, now).await {
@@ -78,6 +107,7 @@ pub(super) async fn look(state: &ApiState, turn: &mut Turn, now: DateTime<Utc>) 
             Err(error) => tracing::warn!(%error, "cannot look at the adoption of some updates"),
         }
     }
+    state.insights.adoption_cost.note(began.elapsed());
     Ok(())
 }
 
@@ -142,13 +172,25 @@ mod tests {
     }
 
     #[test]
-    fn a_look_is_due_every_ten_minutes_whatever_the_pace_of_rounds() {
+    fn each_round_looks_where_it_is_cheap_and_however_dear_it_is_one_in_ten_minutes() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().expect("an instant");
         let noon = at("2026-03-01T12:00:00Z");
-        assert!(is_due(None, noon));
-        assert!(!is_due(Some(noon), at("2026-03-01T12:09:59Z")));
-        assert!(is_due(Some(noon), at("2026-03-01T12:10:00Z")));
-        assert!(is_due(Some(at("2026-03-01T11:59:59Z")), noon));
+        let ms = Duration::from_millis;
+        assert!(is_due(ms(60_000), None, noon));
+        // Rounds are half a minute apart at least.
+        for took in [0, 1, 999, 1_500] {
+            assert!(
+                is_due(ms(took), Some(noon), at("2026-03-01T12:00:30Z")),
+                "{took}"
+            );
+        }
+        assert!(!is_due(ms(3_000), Some(noon), at("2026-03-01T12:00:59Z")));
+        assert!(is_due(ms(3_000), Some(noon), at("2026-03-01T12:01:00Z")));
+        for dear in [ms(30_000), ms(3_600_000), Duration::MAX] {
+            assert!(!is_due(dear, Some(noon), at("2026-03-01T12:09:59Z")));
+            assert!(is_due(dear, Some(noon), at("2026-03-01T12:10:00Z")));
+            assert!(is_due(dear, Some(at("2026-03-01T11:59:59Z")), noon));
+        }
     }
 
     #[test]

@@ -184,6 +184,13 @@ impl Turn {
         Ok(())
     }
 
+    /// Nothing that the turn did counts, and it is over at once: who drops a
+    /// transaction may hold its rows for a while yet.
+    pub(super) async fn leave(self) {
+        // A connection that cannot do so is closed, which comes to the same.
+        let _ = self.tx.rollback().await;
+    }
+
     /// Everything that the turn did counts, and the turn is over.
     pub(super) async fn end(mut self) -> Result<(), sqlx::Error> {
         let connection: &mut PgConnection = &mut self.tx;

@@ -45,6 +45,17 @@ pub async fn watch_once(state: &ApiState) -> ApiResult<bool> {
     let Some(mut turn) = take_turn(&state.postgres, now).await? else {
         return Ok(false);
     };
+    match round(state, &mut turn, now).await {
+        Ok(()) => turn.end().await?,
+        Err(error) => {
+            turn.leave().await;
+            return Err(error);
+        }
+    }
+    Ok(true)
+}
+
+async fn round(state: &ApiState, turn: &mut Turn, now: DateTime<Utc>) -> ApiResult<()> {
     let insights = &state.insights;
     let folds = insights.folds.snapshot(now).await?;
     let fresh = folds.folded_until.is_some_and(|until| until + FRESH >= now);
@@ -57,20 +68,20 @@ pub async fn watch_once(state: &ApiState) -> ApiResult<bool> {
         .collect();
 
     for (subject, alarm) in &found {
-        follow(state, &mut turn, subject, alarm, known.get(subject), now).await?;
+        follow(state, turn, subject, alarm, known.get(subject), now).await?;
     }
     for (subject, stored) in &known {
         if fresh && !found.contains_key(subject) {
-            calm(&mut turn, stored, now).await?;
+            calm(turn, stored, now).await?;
         }
     }
     // A writer that is behind has not brought what devices say of today.
     let behind = folds.folded_until.is_some() && !fresh;
-    if !behind && adoption::is_due(turn.last_round, now) {
-        adoption::look(state, &mut turn, now).await?;
+    let last_took = insights.adoption_cost.last();
+    if !behind && adoption::is_due(last_took, turn.last_round, now) {
+        adoption::look(state, turn, now).await?;
     }
-    turn.end().await?;
-    Ok(true)
+    Ok(())
 }
 
 /// Opens a row for an alarm, or follows the open one.

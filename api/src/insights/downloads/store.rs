@@ -17,6 +17,9 @@ use crate::insights::window::Window;
 
 /// Distinct devices: exact to about 4,000, then within 1 %.
 const DISTINCT: &str = "uniqCombined64If(17)";
+/// Who somebody without a device id is: the device last seen with the client id
+/// (`linked`), else the client (telemetry.md §8); 0 for nobody.
+pub(in crate::insights) const OF_CLIENT: &str = "if(linked != 0, linked, client)";
 /// The order of evidence as one number, because comparing tuples costs ten times
 /// as much: its microsecond, then what was served, and then the same one of two always.
 const MOMENT: &str = "bitOr(bitShiftLeft(2 * toUInt64(toUnixTimestamp64Micro(last_at)) + served, 11), \
@@ -281,7 +284,7 @@ fn identified(project: ProjectId, columns: &str, rows: &Statement) -> Statement 
         .append(rows.clone())
         .push(" AND device != 0 UNION ALL SELECT ")
         .push(columns)
-        .push(", if(linked != 0, linked, client) AS identity FROM (SELECT ")
+        .push(&format!(", {OF_CLIENT} AS identity FROM (SELECT "))
         .push(columns)
         .push(", client FROM ")
         .append(loose())

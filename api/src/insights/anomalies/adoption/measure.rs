@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Reach;
 use super::store::Candidate;
+use crate::insights::downloads::store::OF_CLIENT;
 use crate::insights::reader::{ReadError, Reader, Statement};
 
 /// Channel, platform and runtime version of a project.
@@ -107,9 +108,12 @@ impl Look {
         let day_ago_s = self.now_s - TimeDelta::hours(24).num_seconds();
         let newest = Statement::default()
             .with(
-                "SELECT project_id, channel, platform, runtime_version, at > ? AS today, \
-                 if(device != 0, device, if(linked != 0, linked, client)) AS identity, \
-                 maxIf((at, served, evidence.update), notEmpty(evidence.update)).3 AS newest FROM (",
+                &format!(
+                    "SELECT project_id, channel, platform, runtime_version, at > ? AS today, \
+                     if(device != 0, device, {OF_CLIENT}) AS identity, \
+                     maxIf((at, served, evidence.update), notEmpty(evidence.update)).3 AS newest \
+                     FROM ("
+                ),
                 day_ago_s,
             )
             .append(self.evidence())
