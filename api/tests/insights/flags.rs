@@ -126,6 +126,47 @@ async fn old_clients_are_in_no_flag_slice_and_disabled_flags_on_request() {
     assert_eq!(all["data"].as_array().unwrap().len(), 1);
 }
 
+/// The dashboard divides by the sum of a channel's devices (telemetry.md §5.2).
+#[tokio::test(flavor = "multi_thread")]
+async fn no_channel_is_shown_whose_devices_are_all_unknown() {
+    let mut world = World::start().await;
+    let flag = world.flag("new-cart").await;
+    let path = format!("/flags/{flag}/health");
+    let nobody = body("", json!([on("app_launch", 1), on("crash", 1)]));
+    world
+        .send(&[with(nobody, json!({"channel": "beta"}))])
+        .await;
+    world.settle().await;
+    let health = world.read(&path).await;
+    assert_eq!(health["variations"], json!([]));
+    assert_eq!(health["summary"]["affectedDevices"], 0);
+    world
+        .send(&[
+            body("a", json!([on("app_launch", 1)])),
+            body(
+                "",
+                json!([{"type": "app_launch", "flagStates": {"new-cart": false}}]),
+            ),
+        ])
+        .await;
+    world.settle().await;
+    let health = world.read(&path).await;
+    let rows = health["variations"].as_array().unwrap().iter();
+    let rows: Vec<Value> = rows
+        .map(|row| json!([row["channel"], row["variationName"], row["devices"]]))
+        .collect();
+    let expected = [
+        json!(["production", "On", 1]),
+        json!(["production", "Off", 0]),
+    ];
+    assert_eq!(rows, expected);
+    assert_eq!(
+        health["summary"]["errorRate"],
+        json!(0.0),
+        "of what is shown"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delta_is_against_the_window_before() {
     let mut world = World::start().await;

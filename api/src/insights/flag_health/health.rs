@@ -1,5 +1,7 @@
 //! Health of one flag (telemetry.md §5.2).
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -37,6 +39,20 @@ pub(crate) struct FlagHealth {
     variations: Vec<VariationHealth>,
 }
 
+/// Channels whose rows have no devices at all, because none said which it is.
+/// The dashboard divides by the sum of a channel's devices.
+fn channels_of_nobody(slices: &Slices) -> HashSet<&str> {
+    let channels = |somebodys: bool| {
+        let rows = slices.rows.iter();
+        let rows = rows.filter(move |slice| (slice.devices.all > 0) == somebodys);
+        rows.map(|slice| slice.key.channel.as_str())
+    };
+    let somebodys: HashSet<&str> = channels(true).collect();
+    channels(false)
+        .filter(|channel| !somebodys.contains(channel))
+        .collect()
+}
+
 /// Over all variations and channels.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -69,14 +85,18 @@ pub(crate) struct VariationHealth {
 impl FlagHealth {
     /// From the slices of one flag.
     pub(super) fn new(flag: &Flag, slices: &Slices, last_updated: Option<DateTime<Utc>>) -> Self {
+        let nobodys = channels_of_nobody(slices);
+        let is_shown = |channel: &String| !nobodys.contains(channel.as_str());
         let mut rows: Vec<&Slice> = slices.rows.iter().collect();
-        // The dashboard divides by the sum of devices.
-        if rows.iter().all(|slice| slice.devices.all == 0) {
+        rows.retain(|slice| is_shown(&slice.key.channel));
+        if rows.is_empty() {
             return Self::without_data();
         }
         rows.sort_by(|a, b| (&a.key.slot, &a.key.channel).cmp(&(&b.key.slot, &b.key.channel)));
         let union: Sums = rows.iter().map(|slice| slice.sums).sum();
-        let before: Sums = slices.baseline.values().copied().sum();
+        let before = slices.baseline.iter();
+        let before = before.filter(|(key, _)| is_shown(&key.channel));
+        let before: Sums = before.map(|(_, sums)| *sums).sum();
         let variation = |slice: &&Slice| VariationHealth {
             variation_name: flag.variation_name(&slice.key.slot),
             runtime_version: slice.main_runtime.clone(),
