@@ -122,11 +122,13 @@ async fn an_insert_of_a_dead_owner_cannot_arrive_late() {
     };
     let slow = format!(
         "INSERT INTO health_events (received_at, project_id, type, count, src_topic, src_offset, batch_last) \
-         SELECT now64(6), 7, 'app_launch', 1, '{}', number, 1 FROM numbers(2) WHERE sleepEachRow(1.5) = 0",
+         SELECT now64(6), 7, 'app_launch', 1, '{}', number, 1 FROM numbers(2) WHERE sleepEachRow(60) = 0",
         id.source
     );
+    // Slow enough for any machine: it is ended, and does not end by itself.
     let zombie = client
         .query(&slow)
+        .with_setting("function_sleep_max_microseconds_per_block", "0")
         .with_setting("query_id", id.to_string())
         .with_setting("insert_deduplication_token", id.to_string());
     let zombie = tokio::spawn(zombie.execute());
@@ -201,10 +203,13 @@ async fn rows_of_an_hour_that_is_over_are_put_into_the_ledger() {
     let client = migrated(&server).await;
     let logs = open_logs(&dir);
     let late_us = now_us() - 7_200_000_000;
+    // Of an hour that does not end while this runs, which that of now may.
+    let open_us = now_us() + 3_600_000_000;
     let project = ProjectRef::Id(PROJECT);
-    let late = frame_of(FrameId::new(), &project, late_us, &[launch("a")]);
-    append(&logs.health, late);
-    append(&logs.health, frame(FrameId::new(), &[launch("b")]));
+    for (at_us, device) in [(late_us, "a"), (open_us, "b")] {
+        let frame = frame_of(FrameId::new(), &project, at_us, &[launch(device)]);
+        append(&logs.health, frame);
+    }
     let mut running = start(&logs, &client, &[]);
     running.caught_up().await;
     running.stop().await;
