@@ -27,7 +27,6 @@ pub(crate) const OURS: &str = "ours";
 /// A project of someone else.
 pub(crate) const THEIRS: &str = "theirs";
 const BOUNDARY: &str = "b0undary";
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 pub(crate) struct World {
     pub(crate) state: ApiState,
@@ -102,7 +101,6 @@ impl World {
         let url = sluice_engines::testing::postgres();
         let pool = PgPoolOptions::new()
             .max_connections(16)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect(&url)
             .await
             .unwrap();
