@@ -27,7 +27,8 @@ pub(super) struct Directory {
 
 #[derive(Default)]
 struct Entries {
-    by_handle: HashMap<String, ProjectId>,
+    by_slug: HashMap<String, ProjectId>,
+    by_uuid: HashMap<Uuid, ProjectId>,
     by_key_hash: HashMap<String, ProjectId>,
 }
 
@@ -95,19 +96,16 @@ impl Directory {
 
     /// Whether a project still exists.
     pub(super) fn holds(&self, project: ProjectId) -> bool {
-        self.entries
-            .load()
-            .by_handle
-            .values()
-            .any(|known| *known == project)
+        let entries = self.entries.load();
+        entries.by_uuid.values().any(|known| *known == project)
     }
 }
 
 impl Entries {
+    /// By slug, else by UUID in any case: a slug may look like a UUID, too.
     fn of_handle(&self, handle: &str) -> Option<ProjectId> {
-        let uuid = Uuid::try_parse(handle).map(|uuid| uuid.to_string());
-        let handle = uuid.as_deref().unwrap_or(handle);
-        self.by_handle.get(handle).copied()
+        let by_uuid = || self.by_uuid.get(&Uuid::try_parse(handle).ok()?);
+        self.by_slug.get(handle).or_else(by_uuid).copied()
     }
 
     async fn load(pool: &PgPool) -> Result<Self, sqlx::Error> {
@@ -121,8 +119,8 @@ impl Entries {
                 .await?;
         let mut entries = Self::default();
         for (id, uuid, slug) in projects {
-            entries.by_handle.insert(uuid.to_string(), ProjectId(id));
-            entries.by_handle.insert(slug, ProjectId(id));
+            entries.by_uuid.insert(uuid, ProjectId(id));
+            entries.by_slug.insert(slug, ProjectId(id));
         }
         let keys = keys
             .into_iter()
