@@ -291,3 +291,16 @@ async fn an_address_is_held_to_its_rate() {
     }
     assert_eq!(status(PATH, "192.0.2.2:1").await, 200);
 }
+
+/// An app that cuts a string inside an emoji still gets its flags.
+#[tokio::test]
+async fn half_an_emoji_costs_nobody_the_flags() {
+    let world = World::start().await;
+    world.flag("new-checkout").await;
+    let body = r#"{"projectSlug":"my-app","deviceId":"d","attributes":{"city":"Z\ud83d"}}"#;
+    let request = http::Request::post(PATH)
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(body))
+        .unwrap();
+    assert_eq!(world.send(request).await.status(), StatusCode::OK);
+}
