@@ -27,9 +27,9 @@ pub(super) struct Directory {
 
 #[derive(Default)]
 struct Entries {
-    by_slug: HashMap<String, ProjectId>,
-    by_uuid: HashMap<Uuid, ProjectId>,
-    by_key_hash: HashMap<String, ProjectId>,
+    slugs: HashMap<String, ProjectId>,
+    uuids: HashMap<Uuid, ProjectId>,
+    keys: HashMap<String, ProjectId>,
 }
 
 impl Directory {
@@ -61,7 +61,7 @@ impl Directory {
         pool: &PgPool,
         hash: &str,
     ) -> Result<Option<ProjectId>, sqlx::Error> {
-        self.find(pool, |entries| entries.by_key_hash.get(hash).copied())
+        self.find(pool, |entries| entries.keys.get(hash).copied())
             .await
     }
 
@@ -97,15 +97,15 @@ impl Directory {
     /// Whether a project still exists.
     pub(super) fn holds(&self, project: ProjectId) -> bool {
         let entries = self.entries.load();
-        entries.by_uuid.values().any(|known| *known == project)
+        entries.uuids.values().any(|known| *known == project)
     }
 }
 
 impl Entries {
     /// By slug, else by UUID in any case: a slug may look like a UUID, too.
     fn of_handle(&self, handle: &str) -> Option<ProjectId> {
-        let by_uuid = || self.by_uuid.get(&Uuid::try_parse(handle).ok()?);
-        self.by_slug.get(handle).or_else(by_uuid).copied()
+        let by_uuid = || self.uuids.get(&Uuid::try_parse(handle).ok()?);
+        self.slugs.get(handle).or_else(by_uuid).copied()
     }
 
     async fn load(pool: &PgPool) -> Result<Self, sqlx::Error> {
@@ -119,13 +119,13 @@ impl Entries {
                 .await?;
         let mut entries = Self::default();
         for (id, uuid, slug) in projects {
-            entries.by_uuid.insert(uuid, ProjectId(id));
-            entries.by_slug.insert(slug, ProjectId(id));
+            entries.uuids.insert(uuid, ProjectId(id));
+            entries.slugs.insert(slug, ProjectId(id));
         }
         let keys = keys
             .into_iter()
             .map(|(hash, project)| (hash, ProjectId(project)));
-        entries.by_key_hash = keys.collect();
+        entries.keys = keys.collect();
         Ok(entries)
     }
 }
