@@ -198,6 +198,30 @@ async fn reports_become_counts_and_contexts() {
     assert_eq!(contexts, [context("ada", 6), context("bob", 2)]);
 }
 
+/// What a context got last is shown as it was, not as it is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_value_of_a_context_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let world = World::new(migrated(&server).await).await;
+    let logs = world.open();
+    let value = json!({"layout": "x".repeat(3_000), "retries": 3});
+    let report = evaluated("ada", &value);
+    let project = ProjectRef::Id(world.project);
+    append(
+        &logs.evaluations,
+        frame_of_reports(FrameId::new(), &project, &[report]),
+    );
+    let mut running = world.start(&logs, BatchLimits::default());
+    running.caught_up().await;
+    running.stop().await;
+    let select = sqlx::query_scalar("select variation_value from context_evaluations");
+    let latest: Value = select.fetch_one(&world.pool).await.unwrap();
+    assert_eq!(latest, value);
+    let counted = "SELECT count() FROM evaluation_hours WHERE startsWith(value, '\"sha256:')";
+    assert_eq!(number(&world.client, counted).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_was_stored_but_not_committed_counts_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -72,9 +72,10 @@ pub fn read_policy(reader: &mut ConfigReader) -> Policy {
     }
 }
 
-/// `SLUICE_FLAGS_PROJECT_RATE` and `SLUICE_FLAGS_DEVICE_RATE`: requests a second
-/// to the flag routes for devices, of a project and of one device. Default
-/// 1,000 and 20; at least 1.
+/// `SLUICE_FLAGS_PROJECT_RATE`, `SLUICE_FLAGS_DEVICE_RATE` and
+/// `SLUICE_FLAGS_ADDRESS_RATE`: requests a second to the flag routes for devices,
+/// of a project, of one device and of one network address. Default 1,000, 20 and
+/// half of a project's; at least 1.
 fn read_flag_limits(reader: &mut ConfigReader) -> FlagLimits {
     let default = FlagLimits::default();
     let mut rate = |name, default| {
@@ -84,9 +85,14 @@ fn read_flag_limits(reader: &mut ConfigReader) -> FlagLimits {
         }
         rate
     };
+    let project_per_s = rate("SLUICE_FLAGS_PROJECT_RATE", default.project_per_s);
     FlagLimits {
-        project_per_s: rate("SLUICE_FLAGS_PROJECT_RATE", default.project_per_s),
+        project_per_s,
         device_per_s: rate("SLUICE_FLAGS_DEVICE_RATE", default.device_per_s),
+        address_per_s: rate(
+            "SLUICE_FLAGS_ADDRESS_RATE",
+            (project_per_s / 2.0).clamp(1.0, f64::MAX),
+        ),
     }
 }
 
@@ -240,10 +246,14 @@ mod tests {
             read.map(|config| config.policy.flag_limits)
         };
         let limits_of = limits("5e3").unwrap();
-        assert_eq!(
-            (limits_of.project_per_s, limits_of.device_per_s),
-            (5_000.0, 20.0)
-        );
+        let expected = FlagLimits {
+            project_per_s: 5_000.0,
+            device_per_s: 20.0,
+            address_per_s: 2_500.0,
+        };
+        assert_eq!(limits_of, expected);
+        let least = limits("1").unwrap();
+        assert!(least.address_per_s >= 1.0);
         for refused in ["0", "0.5", "-1", "nan", "inf"] {
             let problems = limits(refused).unwrap_err().to_string();
             assert!(problems.contains("SLUICE_FLAGS_PROJECT_RATE"), "{problems}");

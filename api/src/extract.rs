@@ -14,6 +14,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use sluice_schema::wire::repair_lone_surrogates;
 
 use crate::error::ApiError;
 
@@ -150,7 +151,10 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    // JavaScript writes half an emoji as an escape that parsers refuse.
+    let mut repaired = bytes.to_vec();
+    repair_lone_surrogates(&mut repaired);
+    let mut deserializer = serde_json::Deserializer::from_slice(&repaired);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| ApiError::bad_request(describe(&error)))?;
     deserializer
@@ -224,6 +228,13 @@ mod tests {
         assert!(format!("{error:?}").contains("conditions"), "{error:?}");
         assert!(parse_json::<Body>(br#"{"conditions":[]} x"#).is_err());
         assert!(parse_json::<Body>(b" [[]]").is_err());
+    }
+
+    #[test]
+    fn half_an_emoji_is_a_character_nobody_knows() {
+        let body = parse_json::<Probe>(br#"{"search":"cut \ud83d","limit":1}"#).unwrap();
+        assert_eq!(body.search.as_deref(), Some("cut \u{fffd}"));
+        assert!(parse_json::<Probe>(br#"{"search":"cut \ud83d"#).is_err());
     }
 
     proptest! {

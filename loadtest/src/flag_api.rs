@@ -119,6 +119,7 @@ fn launch(dir: &Path, listen: &str, postgres: &Postgres, clickhouse: &ClickHouse
             ),
             ("SLUICE_FLAGS_PROJECT_RATE", UNREACHED.to_owned()),
             ("SLUICE_FLAGS_DEVICE_RATE", UNREACHED.to_owned()),
+            ("SLUICE_FLAGS_ADDRESS_RATE", UNREACHED.to_owned()),
         ],
         log: dir.join("api.log"),
     }

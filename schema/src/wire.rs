@@ -20,6 +20,8 @@ pub mod tags;
 mod tape;
 mod text;
 
+pub use self::text::repair_lone_surrogates;
+
 use serde::de::IgnoredAny;
 use simd_json::{Node, StaticNode};
 use thiserror::Error;
@@ -68,7 +70,7 @@ impl Scratch {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         self.body.clear();
         self.body.extend_from_slice(body);
-        text::repair_lone_surrogates(&mut self.body);
+        repair_lone_surrogates(&mut self.body);
         let tape = simd_json::to_tape_with_buffers(&mut self.body, &mut self.buffers)
             .map_err(|_| Refusal::NotJson)?;
         if is_strict(body, &tape) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use sluice_eventlog::Offset;
 use sluice_schema::wire::evaluations::EvaluationBatch;
-use sluice_schema::wire::flags::stored_value;
+use sluice_schema::wire::flags::shown_value;
 
 use crate::places::Origin;
 
@@ -74,7 +74,7 @@ impl Report {
         let entries = batch.evaluations().map(|entry| Entry {
             flag_key: entry.flag_key().into_owned(),
             channel: entry.channel().into_owned(),
-            value: stored_value(entry.variation_json()),
+            value: shown_value(entry.variation_json()),
             count: entry.count(),
         });
         Some(Self {

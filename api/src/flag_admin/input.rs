@@ -220,7 +220,8 @@ pub(crate) struct CreateRule {
     /// Of the flag's type; may be null for `percentage_rollout` alone.
     #[serde(default)]
     pub(super) variant_value: Value,
-    /// By rule type.
+    /// By rule type. A rollout with `bucketing: "v2"` has even buckets, for flags
+    /// that the server evaluates: definitions for devices leave it out.
     #[schema(value_type = Option<Object>)]
     pub(super) rule_config: Option<Map<String, Value>>,
     /// Lower runs first; 0 if absent.

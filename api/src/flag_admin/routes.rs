@@ -108,11 +108,15 @@ pub(super) async fn update(
 ) -> ApiResult<(Version, Json<Flag>)> {
     let mut change = Change::begin(&state, &scope).await?;
     let locked = store::lock(&mut change, id).await?;
-    let (to, changed) = difference(&locked, body)?;
+    let is_off_again = body.enabled == Some(false) && !locked.flag.enabled;
+    let (to, mut changed) = difference(&locked, body)?;
     if_match.check(locked.version())?;
     if changed.is_empty() {
-        change.undo().await?;
-        return Ok((locked.version(), Json(locked.flag)));
+        if !(is_off_again && store::kill_overrides(&mut change, id).await?) {
+            change.undo().await?;
+            return Ok((locked.version(), Json(locked.flag)));
+        }
+        changed.insert("enabled".to_owned(), json!(false));
     }
     let flag = store::update(&mut change, id, &to).await?;
     let only_switched = changed.keys().all(|field| field == "enabled");

@@ -146,6 +146,22 @@ pub(super) async fn update(change: &mut Change, id: i64, to: &FlagChange) -> Res
     .await
 }
 
+/// Switches off a flag that is off already, where a release made since then
+/// switches it on for some: an explicit kill always wins (flags.md §8). Whether
+/// there is such a release.
+pub(super) async fn kill_overrides(change: &mut Change, id: i64) -> Result<bool> {
+    let kill = sqlx::query(
+        "update flags f set enabled_changed_at = $3
+         where f.project_id = $1 and f.id = $2 and not f.enabled
+           and exists (select from release_links l
+                       where l.project_id = f.project_id and l.flag_id = f.id
+                         and l.state = 'active' and l.link_type = 'kill_switch'
+                         and l.created_at >= f.enabled_changed_at)",
+    );
+    let killed = kill.bind(change.project()).bind(id).bind(change.at());
+    Ok(killed.execute(change.connection()).await?.rows_affected() == 1)
+}
+
 /// The key of the flag that was.
 pub(super) async fn delete(change: &mut Change, id: i64) -> Result<Option<String>> {
     sqlx::query_scalar("delete from flags where project_id = $1 and id = $2 returning key")

@@ -27,8 +27,9 @@ pub(super) struct Directory {
 
 #[derive(Default)]
 struct Entries {
-    by_handle: HashMap<String, ProjectId>,
-    by_key_hash: HashMap<String, ProjectId>,
+    slugs: HashMap<String, ProjectId>,
+    uuids: HashMap<Uuid, ProjectId>,
+    keys: HashMap<String, ProjectId>,
 }
 
 impl Directory {
@@ -60,7 +61,7 @@ impl Directory {
         pool: &PgPool,
         hash: &str,
     ) -> Result<Option<ProjectId>, sqlx::Error> {
-        self.find(pool, |entries| entries.by_key_hash.get(hash).copied())
+        self.find(pool, |entries| entries.keys.get(hash).copied())
             .await
     }
 
@@ -95,19 +96,16 @@ impl Directory {
 
     /// Whether a project still exists.
     pub(super) fn holds(&self, project: ProjectId) -> bool {
-        self.entries
-            .load()
-            .by_handle
-            .values()
-            .any(|known| *known == project)
+        let entries = self.entries.load();
+        entries.uuids.values().any(|known| *known == project)
     }
 }
 
 impl Entries {
+    /// By slug, else by UUID in any case: a slug may look like a UUID, too.
     fn of_handle(&self, handle: &str) -> Option<ProjectId> {
-        let uuid = Uuid::try_parse(handle).map(|uuid| uuid.to_string());
-        let handle = uuid.as_deref().unwrap_or(handle);
-        self.by_handle.get(handle).copied()
+        let by_uuid = || self.uuids.get(&Uuid::try_parse(handle).ok()?);
+        self.slugs.get(handle).or_else(by_uuid).copied()
     }
 
     async fn load(pool: &PgPool) -> Result<Self, sqlx::Error> {
@@ -121,13 +119,13 @@ impl Entries {
                 .await?;
         let mut entries = Self::default();
         for (id, uuid, slug) in projects {
-            entries.by_handle.insert(uuid.to_string(), ProjectId(id));
-            entries.by_handle.insert(slug, ProjectId(id));
+            entries.uuids.insert(uuid, ProjectId(id));
+            entries.slugs.insert(slug, ProjectId(id));
         }
         let keys = keys
             .into_iter()
             .map(|(hash, project)| (hash, ProjectId(project)));
-        entries.by_key_hash = keys.collect();
+        entries.keys = keys.collect();
         Ok(entries)
     }
 }

@@ -1,16 +1,24 @@
-//! How often the anonymous flag routes may be called (design: a token bucket for
-//! each project, and one for each device).
+//! How often the anonymous flag routes may be called: a token bucket for each
+//! project, for each device, and for each network address (flags.md §13).
+//!
+//! Devices name themselves as they like, and networks put many of them behind
+//! one address. So an address may take half of what a project may, and an
+//! address of this machine, which is a proxy or a developer, what it wants
+//! (docs/decisions/0205).
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use dashmap::DashMap;
 use sluice_schema::id::ProjectId;
 
-/// Devices are remembered in so many sets.
+use crate::network::network;
+
+/// Callers are remembered in so many sets.
 const SETS: usize = 32_768;
-/// Devices of a set.
+/// Callers of a set.
 const WAYS: usize = 4;
 
 /// Requests a second; a second's worth may come at once.
@@ -20,6 +28,8 @@ pub struct FlagLimits {
     pub project_per_s: f64,
     /// Of one device.
     pub device_per_s: f64,
+    /// Of one IPv4 address, or of one IPv6 network (/64).
+    pub address_per_s: f64,
 }
 
 impl Default for FlagLimits {
@@ -27,8 +37,18 @@ impl Default for FlagLimits {
         Self {
             project_per_s: 1_000.0,
             device_per_s: 20.0,
+            address_per_s: 500.0,
         }
     }
+}
+
+/// Who asks, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asker<'a> {
+    /// What the device calls itself.
+    pub(super) device_id: Option<&'a str>,
+    /// Where the request comes from. None where it is not counted.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// Too many requests; the next may come after this.
@@ -75,7 +95,8 @@ pub(super) struct Limiter {
     limits: FlagLimits,
     /// Only ever ids that the directory knew, so as bounded as it is.
     projects: DashMap<ProjectId, Bucket>,
-    devices: Devices,
+    devices: Callers,
+    addresses: Callers,
 }
 
 impl Limiter {
@@ -83,25 +104,31 @@ impl Limiter {
         Self {
             limits,
             projects: DashMap::new(),
-            devices: Devices::new(),
+            devices: Callers::new(),
+            addresses: Callers::new(),
         }
     }
 
-    /// Counts one request of a device, if it said which.
+    /// Counts one request. What one caller has too many of is not its project's.
     pub(super) fn check(
         &self,
         project: ProjectId,
-        device_id: Option<&str>,
+        asker: Asker<'_>,
         now: DateTime<Utc>,
     ) -> Result<(), Exceeded> {
         let now_us = now.timestamp_micros();
         let FlagLimits {
             project_per_s,
             device_per_s,
+            address_per_s,
         } = self.limits;
-        if let Some(device_id) = device_id.filter(|id| !id.is_empty()) {
+        if let Some(address) = asker.address.filter(|address| !address.is_loopback()) {
+            self.addresses
+                .take(network(address), address_per_s, now_us)?;
+        }
+        if let Some(device_id) = asker.device_id.filter(|id| !id.is_empty()) {
             self.devices
-                .take(project, device_id, device_per_s, now_us)?;
+                .take((project, device_id), device_per_s, now_us)?;
         }
         let bucket = self.projects.entry(project);
         let mut bucket = bucket.or_insert_with(|| Bucket::full(project_per_s, now_us));
@@ -109,10 +136,10 @@ impl Limiter {
     }
 }
 
-/// The buckets of the devices that called last: a table that never grows. In a
-/// set that is full the device that was away longest is forgotten, and starts
+/// The buckets of those who called last: a table that never grows. In a
+/// set that is full the one that was away longest is forgotten, and starts
 /// afresh; after a second away its bucket is full anyway.
-struct Devices {
+struct Callers {
     sets: Box<[Mutex<[Slot; WAYS]>]>,
     /// Nobody outside can aim at a set.
     hasher: RandomState,
@@ -120,14 +147,14 @@ struct Devices {
 
 #[derive(Clone, Copy)]
 struct Slot {
-    device: u64,
+    caller: u64,
     bucket: Bucket,
 }
 
 impl Slot {
     /// Nobody's.
     const EMPTY: Self = Self {
-        device: 0,
+        caller: 0,
         bucket: Bucket {
             tokens: 0.0,
             at_us: i64::MIN,
@@ -135,7 +162,7 @@ impl Slot {
     };
 }
 
-impl Devices {
+impl Callers {
     fn new() -> Self {
         let set = || Mutex::new([Slot::EMPTY; WAYS]);
         Self {
@@ -144,28 +171,22 @@ impl Devices {
         }
     }
 
-    fn take(
-        &self,
-        project: ProjectId,
-        device_id: &str,
-        per_s: f64,
-        now_us: i64,
-    ) -> Result<(), Exceeded> {
-        let device = self.hasher.hash_one((project, device_id)).max(1);
-        let set = &self.sets[device as usize % SETS];
+    fn take(&self, caller: impl Hash, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
+        let caller = self.hasher.hash_one(caller).max(1);
+        let set = &self.sets[caller as usize % SETS];
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        take_of(&mut set, device, per_s, now_us)
+        take_of(&mut set, caller, per_s, now_us)
     }
 }
 
-fn take_of(set: &mut [Slot; WAYS], device: u64, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
-    if let Some(slot) = set.iter_mut().find(|slot| slot.device == device) {
+fn take_of(set: &mut [Slot; WAYS], caller: u64, per_s: f64, now_us: i64) -> Result<(), Exceeded> {
+    if let Some(slot) = set.iter_mut().find(|slot| slot.caller == caller) {
         return slot.bucket.take(per_s, now_us);
     }
     let mut bucket = Bucket::full(per_s, now_us);
     let taken = bucket.take(per_s, now_us);
     if let Some(oldest) = set.iter_mut().min_by_key(|slot| slot.bucket.at_us) {
-        *oldest = Slot { device, bucket };
+        *oldest = Slot { caller, bucket };
     }
     taken
 }
@@ -220,14 +241,43 @@ mod tests {
         let limiter = Limiter::new(FlagLimits {
             project_per_s: 3.0,
             device_per_s: 2.0,
+            address_per_s: 100.0,
         });
         let now = DateTime::UNIX_EPOCH;
-        let check = |project, device| limiter.check(ProjectId(project), device, now).is_ok();
+        let check = |project, device_id| {
+            let asker = Asker {
+                device_id,
+                address: None,
+            };
+            limiter.check(ProjectId(project), asker, now).is_ok()
+        };
         assert!(check(1, Some("a")) && check(1, Some("a")));
         assert!(!check(1, Some("a")));
         assert!(check(1, None));
         assert!(!check(1, Some("b")));
         assert!(check(2, Some("a")));
+    }
+
+    #[test]
+    fn addresses_are_counted_over_all_projects_and_devices() {
+        let limiter = Limiter::new(FlagLimits {
+            address_per_s: 2.0,
+            ..FlagLimits::default()
+        });
+        let mut device = 0;
+        let mut check = |project, address: &str| {
+            device += 1;
+            let asker = Asker {
+                device_id: Some(&device.to_string()),
+                address: Some(address.parse().unwrap()),
+            };
+            let checked = limiter.check(ProjectId(project), asker, DateTime::UNIX_EPOCH);
+            checked.is_ok()
+        };
+        assert!(check(1, "192.0.2.1") && check(2, "192.0.2.1") && !check(3, "192.0.2.1"));
+        assert!(check(1, "192.0.2.2"));
+        assert!(check(1, "2001:db8::1") && check(1, "2001:db8::2") && !check(1, "2001:db8::3"));
+        assert!((0..9).all(|_| check(1, "127.0.0.1") && check(1, "::1")));
     }
 
     /// Whoever calls again and again is remembered, whoever else comes.

@@ -12,6 +12,7 @@
 //! variation without a name is the empty one.
 
 use axum::Json;
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -23,7 +24,7 @@ use utoipa::ToSchema;
 
 use super::eval::{Device, Outcome, Reason};
 use super::model::check_attributes;
-use super::routes::{BODY_LIMIT_BYTES, context, count, rules};
+use super::routes::{BODY_LIMIT_BYTES, asker, context, count, rules};
 use super::rules::entity_tag;
 use super::tags::{KnownTags, tagged};
 use crate::ApiState;
@@ -47,9 +48,9 @@ impl FromRequestParts<ApiState> for KeyProject {
         let hash = token::hash(key);
         let project = state.flags.project_of_key(&hash);
         let project = state.heartbeat.bound(project).await??;
-        project
-            .map(Self)
-            .ok_or_else(|| ApiError::unauthorized("invalid or revoked API key"))
+        let project =
+            project.ok_or_else(|| ApiError::unauthorized("invalid or revoked API key"))?;
+        Ok(Self(project))
     }
 }
 
@@ -104,7 +105,7 @@ pub(super) async fn one(
         Ok(device) => device,
         Err(failure) => return failure.into_response(Some(key)),
     };
-    count(&state, project, Some(&device.device_id))?;
+    count(&state, project, asker(&device, None))?;
     let rules = rules(&state, project).await?;
     let context = context(&state, project, &rules, &device, state.clock.now());
     let flag = rules.channel(device.channel.as_deref()).flag(&key);
@@ -132,7 +133,7 @@ pub(super) async fn all(
         Ok(device) => device,
         Err(failure) => return failure.into_response(None),
     };
-    count(&state, project, Some(&device.device_id))?;
+    count(&state, project, asker(&device, None))?;
     let rules = rules(&state, project).await?;
     let context = context(&state, project, &rules, &device, state.clock.now());
     let flags = rules.channel(device.channel.as_deref()).flags().iter();
@@ -198,14 +199,30 @@ fn not_found(key: String) -> Response {
     (StatusCode::NOT_FOUND, Json(failure)).into_response()
 }
 
-async fn device(request: Request) -> Result<Device, Failure> {
+/// What the body says of whom to evaluate for. The protocol asks for no body.
+async fn evaluation_context(request: Request) -> Result<Map<String, Value>, Failure> {
+    if request.body().is_end_stream() {
+        return Ok(Map::new());
+    }
     let body = JsonBody::<EvaluationRequest, BODY_LIMIT_BYTES>::from_request(request, &()).await;
     let JsonBody(body) = body.map_err(Failure::Parse)?;
-    let mut attributes = body.context.unwrap_or_default();
+    Ok(body.context.unwrap_or_default())
+}
+
+async fn device(request: Request) -> Result<Device, Failure> {
+    let mut attributes = evaluation_context(request).await?;
     check_attributes(&attributes).map_err(Failure::Context)?;
-    let mut field = |name: &str| match attributes.remove(name) {
-        Some(Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
-        _ => None,
+    if let Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) =
+        attributes.get("targetingKey")
+    {
+        let refused = ApiError::bad_request("context.targetingKey must be a string");
+        return Err(Failure::Context(refused));
+    }
+    // What is not a text is an attribute like any other.
+    let mut field = |name: &str| {
+        let text = attributes.get(name)?.as_str()?.to_owned();
+        attributes.remove(name);
+        Some(text).filter(|text| !text.is_empty())
     };
     Ok(Device {
         targeting_key: field("targetingKey"),

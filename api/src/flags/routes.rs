@@ -2,6 +2,7 @@
 //! `Authorization`, and answer from memory.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,6 +14,7 @@ use sluice_schema::id::ProjectId;
 
 use super::ages::Running;
 use super::eval::{ChannelFlag, Context, DISABLED_JSON, Device, Outcome};
+use super::limit::Asker;
 use super::model::{BulkQuery, BulkRequest, DefinitionsQuery, Evaluated, StreamQuery};
 use super::rules::ProjectRules;
 use super::tags::{KnownTags, tagged};
@@ -20,6 +22,7 @@ use super::{limit, stream};
 use crate::ApiState;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path, Query};
+use crate::network::ClientAddress;
 
 /// The largest body of an evaluation, in bytes.
 pub(super) const BODY_LIMIT_BYTES: usize = 1024 * 1024;
@@ -40,10 +43,12 @@ pub(super) async fn definitions(
     State(state): State<ApiState>,
     Path(handle): Path<String>,
     Query(query): Query<DefinitionsQuery>,
+    ClientAddress(address): ClientAddress,
     known: KnownTags,
 ) -> ApiResult<Response> {
     let project = project(&state, &handle).await?;
-    count(&state, project, query.device_id.as_deref())?;
+    let device_id = query.device_id.as_deref();
+    count(&state, project, Asker { device_id, address })?;
     let rules = rules(&state, project).await?;
     let channel = rules.channel(query.channel.as_deref());
     let definitions = channel.definitions(query.variant());
@@ -61,11 +66,12 @@ pub(super) async fn definitions(
 pub(super) async fn bulk(
     State(state): State<ApiState>,
     Query(query): Query<BulkQuery>,
+    ClientAddress(address): ClientAddress,
     JsonBody(request): JsonBody<BulkRequest, BODY_LIMIT_BYTES>,
 ) -> ApiResult<Response> {
     let project = project(&state, request.project()?).await?;
     let device = request.into_device()?;
-    count(&state, project, Some(&device.device_id))?;
+    count(&state, project, asker(&device, address))?;
     let rules = rules(&state, project).await?;
     let now = state.clock.now();
     let channel = device.channel.as_deref();
@@ -135,10 +141,11 @@ pub(super) async fn flag_stream(
     State(state): State<ApiState>,
     Path(handle): Path<String>,
     Query(query): Query<StreamQuery>,
+    ClientAddress(address): ClientAddress,
 ) -> ApiResult<Response> {
     let project = project(&state, &handle).await?;
     let device = query.into_device()?;
-    count(&state, project, Some(&device.device_id))?;
+    count(&state, project, asker(&device, address))?;
     let rules = state.heartbeat.bound(state.flags.watch(project)).await??;
     state.flag_callers.note(project, &device, state.clock.now());
     let body = stream::body(device, project, rules, &state);
@@ -166,12 +173,18 @@ pub(super) async fn rules(state: &ApiState, project: ProjectId) -> ApiResult<Arc
     Ok(state.heartbeat.bound(state.flags.rules(project)).await??)
 }
 
-/// Counts a request towards the rates of its project and its device.
-pub(super) fn count(state: &ApiState, project: ProjectId, device: Option<&str>) -> ApiResult<()> {
+/// A device that calls from `address`.
+pub(super) fn asker(device: &Device, address: Option<IpAddr>) -> Asker<'_> {
+    let device_id = Some(device.device_id.as_str());
+    Asker { device_id, address }
+}
+
+/// Counts a request towards the rates of its project and of who asks.
+pub(super) fn count(state: &ApiState, project: ProjectId, asker: Asker<'_>) -> ApiResult<()> {
     let checked = state
         .flags
         .limiter()
-        .check(project, device, state.clock.now());
+        .check(project, asker, state.clock.now());
     checked.map_err(|limit::Exceeded { retry_after_s }| {
         ApiError::too_many_requests("too many requests", retry_after_s)
     })

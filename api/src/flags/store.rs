@@ -262,20 +262,26 @@ async fn segments(
             match_all: row.match_type == "all",
             conditions: Vec::new(),
         });
-        let (Some(attribute), Some(operator)) = (row.attribute, row.operator) else {
-            continue;
-        };
-        let Some(operator) = Operator::parse(&operator) else {
-            continue;
-        };
-        let values = row.condition_values.unwrap_or_default();
-        segment.conditions.push(Condition {
-            attribute,
-            operator,
-            values,
-        });
+        if let (Some(attribute), Some(operator)) = (row.attribute, row.operator) {
+            let values = row.condition_values.unwrap_or_default();
+            segment
+                .conditions
+                .push(condition(attribute, &operator, values));
+        }
     }
     Ok(segments)
+}
+
+/// An operator that is not known, which the API never stores, is true of nobody
+/// (flags.md §6), as a list of no values is.
+fn condition(attribute: String, operator: &str, values: Vec<String>) -> Condition {
+    let known = Operator::parse(operator).map(|operator| (operator, values));
+    let (operator, values) = known.unwrap_or((Operator::In, Vec::new()));
+    Condition {
+        attribute,
+        operator,
+        values,
+    }
 }
 
 async fn branches(

@@ -19,7 +19,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use sluice_schema::id::ProjectId;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::view::View;
@@ -48,6 +48,7 @@ pub(super) fn body(
         running: Running::new(project, device.update_uuid(), &device.device_id),
         device: Arc::new(device),
         view: None,
+        spoke_at: Instant::now(),
         rules,
         closing: state.flags.closing(),
         state: state.clone(),
@@ -60,6 +61,8 @@ struct Connection {
     running: Option<Running>,
     /// None before the first event.
     view: Option<View>,
+    /// When the last frame was made.
+    spoke_at: Instant,
     rules: RulesReceiver,
     state: ApiState,
     closing: CancellationToken,
@@ -68,6 +71,7 @@ struct Connection {
 fn events(connection: Connection) -> impl Stream<Item = Result<Bytes, Infallible>> {
     stream::unfold(connection, async |mut connection| {
         let frame = connection.next_frame().await?;
+        connection.spoke_at = Instant::now();
         Some((Ok(frame), connection))
     })
 }
@@ -76,6 +80,8 @@ impl Connection {
     /// None: the stream ends.
     async fn next_frame(&mut self) -> Option<Bytes> {
         let closing = self.closing.clone();
+        // Changes that do not concern the device are no sign of life.
+        let silent_until = self.spoke_at + KEEP_ALIVE;
         while !closing.is_cancelled() {
             // Before what is known is looked at, so that no news is missed.
             let mut learned = self.state.flags.ages().learned();
@@ -88,7 +94,7 @@ impl Connection {
                 () = closing.cancelled() => {}
                 changed = self.rules.changed() => changed.ok()?,
                 _ = learned.changed(), if awaits_age => {}
-                () = sleep(KEEP_ALIVE) => return Some(self.tick(&rules)),
+                () = sleep_until(silent_until) => return Some(self.tick(&rules)),
             }
         }
         None

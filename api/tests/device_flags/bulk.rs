@@ -6,6 +6,8 @@ use sluice_api::state::Policy;
 use crate::world::{SLUG, World};
 
 const PATH: &str = "/v1/ota/flag-evaluations-bulk";
+const DEFINITIONS: &str = "/v1/ota/flag-definitions/my-app";
+const STREAM: &str = "/v1/ota/flag-stream/my-app";
 const UPDATE: &str = "6f0c1b7a-0000-4000-8000-000000000001";
 
 async fn flags(world: &World, more: Value) -> Value {
@@ -157,6 +159,7 @@ async fn a_device_and_a_project_are_held_to_their_rates() {
     let flag_limits = FlagLimits {
         project_per_s: 5.0,
         device_per_s: 2.0,
+        ..FlagLimits::default()
     };
     let world = World::with_policy(Policy {
         flag_limits,
@@ -241,4 +244,63 @@ async fn fractions_of_a_percent_are_shares_too() {
         second["f"],
         json!({"value": false, "variant": "Off", "reason": "SPLIT"})
     );
+}
+
+/// One address cannot take all that a project's devices may, whatever it calls
+/// itself (flags.md §13).
+#[tokio::test]
+async fn an_address_is_held_to_its_rate() {
+    let flag_limits = FlagLimits {
+        address_per_s: 2.0,
+        ..FlagLimits::default()
+    };
+    let world = World::with_policy(Policy {
+        flag_limits,
+        ..Policy::default()
+    })
+    .await;
+    let now = chrono::Utc::now();
+    let state = world
+        .state
+        .clone()
+        .with_clock(sluice_api::clock::Clock::from_fn(move || now));
+    let router = sluice_api::router(state);
+    let mut device = 0;
+    let mut status = async |path: &str, address: &str| {
+        device += 1;
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        let body = json!({"projectSlug": SLUG, "deviceId": format!("d{device}")}).to_string();
+        let (method, body) = match path {
+            PATH => ("POST", body),
+            _ => ("GET", String::new()),
+        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{path}?deviceId=d{device}"))
+            .header("content-type", "application/json")
+            .extension(axum::extract::ConnectInfo(address))
+            .body(axum::body::Body::from(body))
+            .unwrap();
+        let answer = tower::ServiceExt::oneshot(router.clone(), request).await;
+        answer.unwrap().status().as_u16()
+    };
+    assert_eq!(status(PATH, "192.0.2.1:1").await, 200);
+    assert_eq!(status(STREAM, "192.0.2.1:2").await, 200);
+    for path in [PATH, STREAM, DEFINITIONS] {
+        assert_eq!(status(path, "192.0.2.1:3").await, 429, "{path}");
+    }
+    assert_eq!(status(PATH, "192.0.2.2:1").await, 200);
+}
+
+/// An app that cuts a string inside an emoji still gets its flags.
+#[tokio::test]
+async fn half_an_emoji_costs_nobody_the_flags() {
+    let world = World::start().await;
+    world.flag("new-checkout").await;
+    let body = r#"{"projectSlug":"my-app","deviceId":"d","attributes":{"city":"Z\ud83d"}}"#;
+    let request = http::Request::post(PATH)
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(body))
+        .unwrap();
+    assert_eq!(world.send(request).await.status(), StatusCode::OK);
 }

@@ -313,3 +313,69 @@ async fn channel_update_and_form_each_have_their_own_answer() {
     tags.dedup();
     assert_eq!(tags.len(), 4);
 }
+
+/// A slug may look like a UUID.
+#[tokio::test]
+async fn a_slug_of_hexadecimal_digits_is_a_slug() {
+    let world = World::start().await;
+    let slug = "0123456789abcdef0123456789abcdef";
+    world
+        .run(&format!(
+            "insert into projects (name, slug) values ('Hex', '{slug}')"
+        ))
+        .await;
+    eventually("the project", async || {
+        let path = format!("/v1/ota/flag-definitions/{slug}");
+        (world.get(&path, &[]).await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+}
+
+/// Even buckets are for server-side modes only (flags.md §7.2): a client that
+/// evaluates itself would compute others, so it is not told of such a rule.
+#[tokio::test]
+async fn devices_are_not_told_of_rules_in_even_buckets() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    let even = json!({"bucketing": "v2", "rollout": [{"variationId": 1, "weight": 100}]});
+    world
+        .rule(flag, "percentage_rollout", even, json!(null))
+        .await;
+    let list = json!({"userIds": ["user-1"]});
+    world.rule(flag, "user_list", list, json!(true)).await;
+    let definitions = world.get(PATH, &[]).await.json();
+    let rules = definitions["flags"][0]["rules"].as_array().unwrap();
+    let types: Vec<_> = rules.iter().map(|rule| &rule["ruleType"]).collect();
+    assert_eq!(types, ["user_list"]);
+    let bulk = json!({"projectSlug": SLUG, "deviceId": "user-2"});
+    let served = world
+        .post("/v1/ota/flag-evaluations-bulk", &[], &bulk)
+        .await;
+    assert_eq!(served.json()["flags"]["new-checkout"]["reason"], "SPLIT");
+}
+
+/// An operator that nobody knows is true of nobody (flags.md §6): it must not
+/// widen a segment of all conditions.
+#[tokio::test]
+async fn an_unknown_operator_of_a_segment_is_true_of_nobody() {
+    let world = World::start().await;
+    let flag = world.flag("new-checkout").await;
+    world
+        .run(
+            "insert into segments (project_id, key, name, match_type)
+             select id, 's', 's', 'all' from projects;
+             insert into segment_conditions
+                 (project_id, segment_id, attribute, operator, condition_values, sort_order)
+             select project_id, id, 'platform', 'eq', array['ios'], 0 from segments
+             union all select project_id, id, 'platform', 'resembles', array['ios'], 1 from segments",
+        )
+        .await;
+    world
+        .rule(flag, "segment", json!({"segmentKey": "s"}), json!(true))
+        .await;
+    let bulk = json!({"projectSlug": SLUG, "deviceId": "d", "platform": "ios"});
+    let served = world
+        .post("/v1/ota/flag-evaluations-bulk", &[], &bulk)
+        .await;
+    assert_eq!(served.json()["flags"]["new-checkout"]["reason"], "DEFAULT");
+}

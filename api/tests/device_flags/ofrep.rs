@@ -172,3 +172,94 @@ async fn answers_are_in_the_words_that_published_clients_know() {
         json!({"key": "by-segment", "reason": "TARGETING_MATCH", "variant": "", "value": true});
     assert_eq!(answer.json(), expected);
 }
+
+/// A key that is no text is the caller's mistake; taken for none, it would put
+/// everybody into one bucket.
+#[tokio::test]
+async fn a_targeting_key_is_a_text_or_absent() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let authorization = ("authorization", bearer.as_str());
+    for wrong in [json!(7), json!(true), json!(["user-1"]), json!({"id": 1})] {
+        let body = json!({"context": {"targetingKey": wrong}});
+        for path in [ONE, ALL] {
+            let answer = world.post(path, &[authorization], &body).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
+            assert_eq!(answer.json()["errorCode"], "INVALID_CONTEXT");
+            let details = answer.json()["errorDetails"].as_str().unwrap().to_owned();
+            assert!(details.contains("targetingKey"), "{details}");
+        }
+    }
+    for absent in [
+        json!({"context": {"targetingKey": null, "plan": "pro"}}),
+        json!({"context": {"targetingKey": "", "deviceId": "user-2"}}),
+        json!({"context": null}),
+        json!({}),
+    ] {
+        let answer = world.post(ONE, &[authorization], &absent).await;
+        assert_eq!(answer.json()["reason"], "DEFAULT", "{}", answer.body);
+    }
+    let device = json!({"context": {"deviceId": "user-1"}});
+    let answer = world.post(ONE, &[authorization], &device).await;
+    assert_eq!(answer.json()["reason"], "TARGETING_MATCH");
+}
+
+/// The protocol requires no body, and no content type of a body that is not there.
+#[tokio::test]
+async fn a_request_without_a_body_has_no_context() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    for (path, reason) in [(ONE, "/reason"), (ALL, "/flags/0/reason")] {
+        let request = http::Request::post(path).header("authorization", &bearer);
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let answer = world.send(request).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
+        let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        assert_eq!(body.pointer(reason), Some(&json!("DEFAULT")), "{body}");
+    }
+}
+
+/// What a context calls like one of our fields but is no text stays an attribute.
+#[tokio::test]
+async fn members_that_are_no_texts_are_attributes() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let flag = world.flag("by-version").await;
+    let version = json!({"attribute": "runtimeVersion", "operator": "gte", "values": ["7"]});
+    let config = json!({"conditions": [version]});
+    world.rule(flag, "attribute", config, json!(true)).await;
+    let path = format!("{ALL}/by-version");
+    for (version, reason) in [(json!(7), "TARGETING_MATCH"), (json!(6), "DEFAULT")] {
+        let body = json!({"context": {"runtimeVersion": version}});
+        let answer = world
+            .post(&path, &[("authorization", &bearer)], &body)
+            .await;
+        assert_eq!(answer.json()["reason"], reason);
+    }
+}
+
+/// The protocol puts no bound on keys; clients percent-encode them.
+#[tokio::test]
+async fn keys_of_any_characters_are_looked_up_and_named() {
+    let world = world().await;
+    let bearer = format!("Bearer {}", world.key("viewer").await);
+    let authorization = ("authorization", bearer.as_str());
+    world.flag("a.b_C-1").await;
+    let found = world
+        .post(&format!("{ALL}/a%2Eb_C-1"), &[authorization], &context())
+        .await;
+    assert_eq!(found.json()["key"], "a.b_C-1");
+    for (encoded, key) in [
+        ("a%2Fb", "a/b"),
+        ("%F0%9F%9A%80%20x", "🚀 x"),
+        ("%22", "\""),
+    ] {
+        let answer = world
+            .post(&format!("{ALL}/{encoded}"), &[authorization], &context())
+            .await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.json()["key"], key);
+        assert_eq!(answer.json()["errorCode"], "FLAG_NOT_FOUND");
+    }
+}

@@ -411,3 +411,64 @@ async fn a_change_by_people_is_at_every_device() {
     assert_eq!(told.len(), DEVICES);
     assert!(told.iter().all(|events| *events <= 21));
 }
+
+/// The documented workflow keeps a flag off while a release switches it on; who
+/// switches it off all the same means the release, too (flags.md §8).
+#[tokio::test]
+async fn a_flag_that_is_off_can_still_be_killed() {
+    const UPDATE: &str = "6f0c1b7a-0000-4000-8000-000000000001";
+    let world = World::start().await;
+    world.flag("beacon").await;
+    let flag = world.flag("new-checkout").await;
+    world.update(UPDATE, "group").await;
+    world
+        .run(
+            "update flags set enabled = false, enabled_changed_at = now() - interval '2 hours'
+             where key = 'new-checkout';
+             insert into flag_env_settings
+                 (project_id, flag_id, channel_name, enabled, enabled_changed_at)
+             select project_id, id, 'staging', true, now() - interval '1 hour' from flags
+             where key = 'new-checkout'",
+        )
+        .await;
+    let key = world.key("editor").await;
+    let patch = async |body: Value| {
+        let request = Request::patch(format!("/v1/ota/flags/{flag}"))
+            .header("authorization", format!("Bearer {key}"))
+            .header("x-project", SLUG)
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()));
+        let answer = world.send(request.unwrap()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    };
+    let mut staging = Reader::open(&world, "deviceId=s&channel=staging").await;
+    staging.read_until(|flags| flags.len() == 2).await;
+    // No release overrides: what is off stays off, and where it is on it stays on.
+    patch(json!({"enabled": false})).await;
+    world
+        .run(
+            "insert into release_links (project_id, group_id, channel, flag_id, enabled)
+             select project_id, 'group', 'production', id, true from flags
+             where key = 'new-checkout'",
+        )
+        .await;
+    let query = format!("deviceId=d&channel=production&updateId={UPDATE}");
+    let mut reader = Reader::open(&world, &query).await;
+    reader.read_until(|flags| flags.len() == 2).await;
+    // A form that is saved with all its fields switches nothing.
+    patch(json!({"name": "Renamed", "enabled": false})).await;
+    world
+        .run("update flags set default_value = 'true' where key = 'beacon'")
+        .await;
+    // Who has heard of what came later has heard of everything before.
+    for reader in [&mut staging, &mut reader] {
+        reader
+            .read_until(|flags| flags["beacon"]["value"] == json!(true))
+            .await;
+        assert!(reader.flags.contains_key("new-checkout"));
+        assert!(reader.events.iter().all(|event| event != "delete"));
+    }
+    patch(json!({"enabled": false})).await;
+    reader.read_until(|flags| flags.len() == 1).await;
+    assert_eq!(reader.events.last().unwrap(), "delete");
+}

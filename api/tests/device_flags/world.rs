@@ -52,6 +52,7 @@ impl World {
         let unlimited = sluice_api::flags::FlagLimits {
             project_per_s: 1e9,
             device_per_s: 1e9,
+            address_per_s: 1e9,
         };
         Self::with_policy(Policy {
             flag_limits: unlimited,

@@ -83,6 +83,7 @@ impl World {
         let unlimited = FlagLimits {
             project_per_s: 1e9,
             device_per_s: 1e9,
+            address_per_s: 1e9,
         };
         // However slow the machine, uploads get their turn.
         let patient = UploadLimits {

@@ -12,6 +12,8 @@ use super::text::clean;
 const MAX_FLAGS: usize = 200;
 /// Longest value that is kept as it is, in bytes of JSON.
 const MAX_VALUE_BYTES: usize = 1024;
+/// Longest value that people give a flag, in bytes of JSON.
+const MAX_SHOWN_BYTES: usize = 256 * 1024;
 /// Largest map, in bytes of keys and values.
 const MAX_MAP_BYTES: usize = 32 * 1024;
 
@@ -78,7 +80,16 @@ impl FlagStates {
 /// The form in which a value is stored and compared: its compact JSON, or
 /// `"sha256:<hex>"` of that where it is longer than 1 KiB or nested too deeply.
 pub fn stored_value(json: String) -> String {
-    if json.len() <= MAX_VALUE_BYTES && depth(&json) <= MAX_DEPTH {
+    bounded(json, MAX_VALUE_BYTES)
+}
+
+/// The form in which a value is shown to people: whole, where a flag can have it.
+pub fn shown_value(json: String) -> String {
+    bounded(json, MAX_SHOWN_BYTES)
+}
+
+fn bounded(json: String, max_bytes: usize) -> String {
+    if json.len() <= max_bytes && depth(&json) <= MAX_DEPTH {
         return json;
     }
     format!("\"sha256:{}\"", hex::encode(Sha256::digest(json)))

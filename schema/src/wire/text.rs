@@ -20,7 +20,7 @@ fn cut(text: &str, max_bytes: usize) -> &str {
 ///
 /// JavaScript emits those when an app cuts a string inside an emoji, and
 /// parsers refuse them (telemetry.md §2.5).
-pub(super) fn repair_lone_surrogates(json: &mut [u8]) {
+pub fn repair_lone_surrogates(json: &mut [u8]) {
     let mut at = 0;
     while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {
         let escape = at + found;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 mod crashes;
+mod flag_clients;
 mod outage;
 mod sluice;
 mod spine;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::http::request::Builder;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -108,6 +110,14 @@ impl Sluice {
             .body(Full::from(body.to_string()))
             .unwrap();
         self.http.request(request).await.unwrap().status()
+    }
+
+    /// As a client of its own sends it: `path` is the request's, and nothing is added.
+    pub(crate) async fn send(&self, request: Builder, body: String) -> Response<Incoming> {
+        let mut request = request.body(Full::from(body)).unwrap();
+        let url = format!("{}{}", self.text("baseUrl"), request.uri());
+        *request.uri_mut() = url.parse().unwrap();
+        self.http.request(request).await.unwrap()
     }
 
     /// With the demo project's key. None: no answer, for want of a server.

@@ -117,7 +117,8 @@ impl<'a> Context<'a> {
 
     /// Whether the device first had its update within the last `days`.
     pub(super) fn updated_within(&self, days: u32) -> bool {
-        self.updated_after(self.now_us - i64::from(days) * DAY_US)
+        let window_us = i64::from(days).saturating_mul(DAY_US);
+        self.updated_after(self.now_us.saturating_sub(window_us))
     }
 
     /// Whether the device first had its update at `at_us` or later.

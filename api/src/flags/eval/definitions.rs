@@ -1,4 +1,9 @@
 //! The payload by which a device evaluates flags itself (flags.md §9).
+//!
+//! What always holds: published clients compute from it what the server
+//! computes, or skip a rule because of its type. So a rollout in even buckets,
+//! which they would take for one in theirs, is left out
+//! (docs/decisions/0204).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,6 +11,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::bucket::Bucketing;
 use super::compiled::ChannelFlag;
 use super::flag::{Rule, Segment};
 use super::rule::{RuleConfig, condition_json};
@@ -61,7 +67,8 @@ impl Renderer<'_> {
         })
     }
 
-    /// One rule, or as many as its segment has conditions.
+    /// One rule; as many as its segment has conditions; none if devices cannot
+    /// compute it.
     fn rule(&self, flag: &ChannelFlag, rule: &Rule) -> Vec<Value> {
         let body = |rule_type: &str, config: Value| {
             let value = flag.rule_outcome(rule.id).map(|outcome| &outcome.value);
@@ -80,6 +87,7 @@ impl Renderer<'_> {
                 .into_iter()
                 .map(|conditions| body("attribute", json!({"conditions": conditions})))
                 .collect(),
+            RuleConfig::Rollout(rollout) if rollout.bucketing != Bucketing::V1 => Vec::new(),
             config => vec![body(config.rule_type(), config.definition())],
         }
     }

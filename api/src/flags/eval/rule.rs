@@ -241,12 +241,22 @@ fn slice(entry: &Value) -> Result<Slice, Invalid> {
 }
 
 fn bucketing(config: &Value) -> Result<Bucketing, Invalid> {
-    match config.get("bucketing").map(Value::as_str) {
-        None | Some(Some("v1")) => Ok(Bucketing::V1),
-        Some(Some("v2")) => Ok(Bucketing::V2 {
-            salt: config["salt"].as_str().map(str::to_owned),
+    match &config["bucketing"] {
+        Value::Null => Ok(Bucketing::V1),
+        Value::String(name) if name == "v1" => Ok(Bucketing::V1),
+        Value::String(name) if name == "v2" => Ok(Bucketing::V2 {
+            salt: salt(config)?,
         }),
-        Some(_) => Err(Invalid::new("bucketing must be v1 or v2")),
+        _ => Err(Invalid::new("bucketing must be v1 or v2")),
+    }
+}
+
+/// None where the flag's key is the salt.
+fn salt(config: &Value) -> Result<Option<String>, Invalid> {
+    match &config["salt"] {
+        Value::Null => Ok(None),
+        Value::String(salt) => Ok(Some(salt.clone()).filter(|salt| !salt.is_empty())),
+        _ => Err(Invalid::new("salt must be a string")),
     }
 }
 

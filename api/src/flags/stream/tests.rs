@@ -243,6 +243,64 @@ async fn a_silent_stream_is_kept_alive_every_15_s() {
     }
 }
 
+/// People edit all the time, and nothing of it concerns this device.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_kept_alive_however_often_others_hear_something() {
+    let rules = published(&[flag(1, true, 100.0)]);
+    let mut stream = open(&rules, &state());
+    stream.next().await.unwrap().unwrap();
+    let before = tokio::time::Instant::now();
+    let edits = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let previous = rules.borrow().clone().unwrap();
+            let same = compile(&[flag(1, true, 100.0)], Some(&previous));
+            rules.send_replace(Some(same.into()));
+        }
+    };
+    let frame = tokio::select! {
+        frame = stream.next() => frame.unwrap().unwrap(),
+        () = edits => unreachable!("people never stop"),
+        () = tokio::time::sleep(KEEP_ALIVE * 2) => panic!("nothing was sent"),
+    };
+    assert_eq!(frame, &b":\n\n"[..]);
+    assert!(before.elapsed() <= KEEP_ALIVE + Duration::from_millis(200));
+}
+
+/// Deleted and made anew within one gathering: for a device nothing happened.
+#[test]
+fn a_flag_that_is_made_anew_and_gives_the_same_is_no_news() {
+    let before = compile(&[flag(1, true, 100.0)], None);
+    let mut view = View::open(device("d"), &before, &unknown, 0);
+    let mut anew = Flag::clone(&flag(1, true, 100.0));
+    anew.id = 9;
+    anew.variations[0].id = 9;
+    if let RuleConfig::Rollout(rollout) = &mut anew.rules[0].config {
+        rollout.slices[0].variation_id = Some(9);
+    }
+    let after = compile(&[anew.into()], Some(&before));
+    assert_eq!(view.advance(&after, &unknown, 0), None);
+}
+
+/// The type of a flag never changes, but a flag of another type may take its key.
+#[test]
+fn a_flag_of_another_type_in_its_place_is_a_patch() {
+    let before = compile(&[flag(1, true, 100.0)], None);
+    let mut view = View::open(device("d"), &before, &unknown, 0);
+    let mut other = Flag::clone(&flag(1, true, 100.0));
+    other.id = 9;
+    other.flag_type = FlagType::String;
+    other.default_value = json!("a");
+    other.variations.clear();
+    other.rules.clear();
+    let after = compile(&[other.into()], Some(&before));
+    assert_eq!(
+        view.advance(&after, &unknown, 0).unwrap(),
+        "event: patch\ndata: {\"type\":\"patch\",\"key\":\"flag-1\",\
+         \"flag\":{\"reason\":\"DEFAULT\",\"value\":\"a\",\"variant\":null}}\n\n"
+    );
+}
+
 /// 500 devices read at their own pace while a flag changes 100 times.
 #[tokio::test]
 async fn every_one_of_many_streams_ends_on_the_last_state() {

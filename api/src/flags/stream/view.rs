@@ -139,7 +139,8 @@ impl View {
         let now = self.channel.flags().iter().zip(&self.sent);
         let changed = now.filter_map(|(flag, outcome)| {
             let held = previous.held(flag).and_then(|(_, held)| held.as_ref());
-            (held != outcome.as_ref()).then_some((flag.as_ref(), outcome.as_ref()))
+            let is_same = held.map(json) == outcome.as_ref().map(json);
+            (!is_same).then_some((flag.as_ref(), outcome.as_ref()))
         });
         let before = previous.channel.flags().iter().zip(&previous.sent);
         let removed = before
@@ -148,6 +149,11 @@ impl View {
             .chain(removed.map(|(flag, _)| (flag.as_ref(), None)))
             .collect()
     }
+}
+
+/// All that a device hears of an outcome.
+fn json(outcome: &Arc<Outcome>) -> &str {
+    outcome.json()
 }
 
 fn context<'a>(

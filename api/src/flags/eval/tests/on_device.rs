@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::{rule, variation};
+use crate::flags::eval::bucket::Bucketing;
 use crate::flags::eval::definitions::{Variant, render};
 use crate::flags::eval::{
     ChannelFlag, Condition, Context, Device, Environment, Flag, FlagType, ReleaseLink, Rule,
-    Segment,
+    RuleConfig, Segment,
 };
 
 /// What the app gets for `key`: None where the provider does not know the flag.
@@ -219,13 +220,15 @@ fn any_rule_config() -> impl Strategy<Value = (&'static str, Value)> {
     let conditions = prop::collection::vec(any_condition(), 1..3);
     prop_oneof![
         ids.prop_map(|ids| ("user_list", json!({"userIds": ids}))),
-        (0..=100_u32).prop_map(|weight| (
+        (0..=100_u32, any_bucketing()).prop_map(|(weight, bucketing)| (
             "percentage_rollout",
-            json!({"rollout": [
+            json!({"bucketing": bucketing, "rollout": [
             {"variationId": 1, "weight": weight}, {"variationId": 2, "weight": 100 - weight}]})
         )),
-        (0.0..=100.0_f64)
-            .prop_map(|percent| ("percentage_rollout", json!({"percentage": percent}))),
+        (0.0..=100.0_f64, any_bucketing()).prop_map(|(percent, bucketing)| (
+            "percentage_rollout",
+            json!({"bucketing": bucketing, "percentage": percent})
+        )),
         conditions.prop_map(|conditions| {
             let conditions: Vec<_> = conditions
                 .iter()
@@ -236,6 +239,20 @@ fn any_rule_config() -> impl Strategy<Value = (&'static str, Value)> {
         prop::sample::select(vec!["a", "b", "missing"])
             .prop_map(|key| ("segment", json!({"segmentKey": key}))),
     ]
+}
+
+fn any_bucketing() -> impl Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, Some("v1"), Some("v2")])
+}
+
+/// Even buckets are for server-side modes only (flags.md §7.2): a device
+/// evaluates as if there were no such rule.
+fn without_even_buckets(mut flag: Flag) -> Flag {
+    flag.rules.retain(|rule| match &rule.config {
+        RuleConfig::Rollout(rollout) => rollout.bucketing == Bucketing::V1,
+        _ => true,
+    });
+    flag
 }
 
 /// A release of the flag, before or after somebody switched it.
@@ -353,7 +370,9 @@ fn device_and_server_agree_on_10_000_pairs() {
     runner
         .run(&pairs, |(flag, segments, device)| {
             let channel = device.channel.as_deref();
-            let compiled = Arc::new(ChannelFlag::new(Arc::new(flag), channel, &segments));
+            let compile =
+                |flag: Flag| Arc::new(ChannelFlag::new(Arc::new(flag), channel, &segments));
+            let compiled = compile(flag.clone());
             let variant = Variant {
                 expand_segments: true,
                 update: device.update_uuid(),
@@ -366,7 +385,7 @@ fn device_and_server_agree_on_10_000_pairs() {
                 update_since_us: None,
                 now_us: 0,
             };
-            let served = compiled
+            let served = compile(without_even_buckets(flag))
                 .evaluate(&context)
                 .map(|outcome| outcome.value.clone());
             let computed = on_device(

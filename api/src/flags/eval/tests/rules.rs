@@ -166,6 +166,10 @@ fn bad_configurations_are_refused() {
             "percentage_rollout",
             json!({"rollout": [{"variationId": 1, "weight": 100}], "bucketing": "v3"}),
         ),
+        (
+            "percentage_rollout",
+            json!({"percentage": 1, "bucketing": "v2", "salt": 7}),
+        ),
         ("attribute", json!({"conditions": []})),
         (
             "attribute",
@@ -259,6 +263,25 @@ fn ota_rules_match_in_both_dialects() {
     assert!(!ota(
         &json!({"matchBy": "updated_since", "value": "1970-01-01T00:00:01Z"})
     ));
+    // Every whole number of days is a window, however long.
+    assert!(ota(
+        &json!({"matchBy": "updated_since", "withinDays": u32::MAX})
+    ));
+}
+
+/// The salt is `ruleConfig.salt` or the flag key (flags.md §7.2).
+#[test]
+fn without_a_salt_the_flag_s_key_is_it() {
+    let config = |salt: Value| {
+        let given = json!({"percentage": 9, "bucketing": "v2", "salt": salt});
+        let flag = with_rule(checkout(), 0, "percentage_rollout", &given, json!(true));
+        ["user-2", "user-3"].map(|key| plain(&flag, &user(key)))
+    };
+    // Of 10,000: `new-checkout` and `user-2` are at 877, with `user-3` at 1,240.
+    let keyed = ["true On SPLIT", "false Off DEFAULT"];
+    for salt in [Value::Null, json!(""), json!("new-checkout")] {
+        assert_eq!(config(salt), keyed);
+    }
 }
 
 #[test]
