@@ -1,7 +1,7 @@
 //! How often one network address may ask for files. Devices name nothing else
 //! that they could not choose.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use moka::sync::Cache;
 
 use crate::error::{ApiError, ApiResult};
 use crate::flags::limit::{Bucket, Exceeded};
+use crate::network::network;
 
 /// Addresses that are remembered at once. One that is forgotten starts afresh.
 const MAX_ADDRESSES: u64 = 200_000;
@@ -59,14 +60,6 @@ impl AssetReads {
         taken.map_err(|Exceeded { retry_after_s }| {
             ApiError::too_many_requests("too many requests", retry_after_s)
         })
-    }
-}
-
-/// Whoever has one IPv6 address has all of its /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
