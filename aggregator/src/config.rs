@@ -4,6 +4,7 @@ use clickhouse::Client;
 use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
+use sluice_service::postgres;
 
 /// Where ClickHouse is and who we are there.
 #[derive(Clone, Debug)]
@@ -93,7 +94,7 @@ impl Config {
             admin: AdminConfig::read(reader, 9092),
             clickhouse: ClickHouseConfig::read(reader),
             kafka: KafkaConfig::read(reader),
-            postgres_url: reader.required_secret("SLUICE_POSTGRES_URL"),
+            postgres_url: postgres::read_url(reader),
         }
     }
 }

@@ -9,8 +9,8 @@ use clickhouse::Client;
 use sluice_eventlog::{EventLog, Health};
 use sluice_service::admin::{self, Readiness};
 use sluice_service::lifecycle::Lifecycle;
+use sluice_service::postgres;
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,6 @@ use crate::{Aggregator, Parts, metrics, migrate};
 
 /// Each partition of evaluations has one short statement a second; slugs are rare.
 const POSTGRES_CONNECTIONS: u32 = 8;
-const POSTGRES_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is in flight gets this long to be acknowledged.
 const FINISH: Duration = Duration::from_secs(20);
 const LEAVE: Duration = Duration::from_secs(1);
@@ -57,10 +56,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<ExitCode, Box<dyn Error>>
     migrate::run(&config.clickhouse).await?;
     migrated.set(Ok(()));
 
-    let postgres = PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(POSTGRES_TIMEOUT)
-        .connect_lazy(config.postgres_url.expose())?;
+    let postgres = postgres::pool(&config.postgres_url, POSTGRES_CONNECTIONS)?;
     let aggregators = aggregators(logs, &config.clickhouse.client(), &postgres);
     let stop = CancellationToken::new();
     let mut lifecycle = Lifecycle::new();

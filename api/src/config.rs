@@ -3,25 +3,19 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::Duration;
 
 use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
+use sluice_service::postgres;
 use sluice_service::proxies::TrustedProxies;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, PgPool};
-use tokio::time::timeout;
+use sqlx::PgPool;
 
 use crate::flags::FlagLimits;
 use crate::state::Policy;
 use crate::storage::StorageConfig;
 
 const ADMIN_PORT: u16 = 9102;
-/// A request that gets no connection in this time answers 503 (management.md: within 2 s).
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// A connection that does not answer in this time is closed.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All of `sluice-api`.
 #[derive(Clone, Debug)]
@@ -139,46 +133,16 @@ pub struct PostgresConfig {
 impl PostgresConfig {
     /// Reads it.
     pub fn read(reader: &mut ConfigReader) -> Self {
-        let url = reader.required_secret("SLUICE_POSTGRES_URL");
-        if !url.expose().is_empty() && PgConnectOptions::from_str(url.expose()).is_err() {
-            reader.problem("SLUICE_POSTGRES_URL", "is not a postgres:// address");
-        }
-        let max_connections = reader.value("SLUICE_POSTGRES_MAX_CONNECTIONS", 16);
         Self {
-            url,
-            max_connections,
+            url: postgres::read_url(reader),
+            max_connections: reader.value("SLUICE_POSTGRES_MAX_CONNECTIONS", 16),
         }
     }
 
     /// A pool that connects when it is first used.
     pub fn pool(&self) -> Result<PgPool, sqlx::Error> {
-        PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_release(|connection, _| Box::pin(answers(connection)))
-            .connect_lazy(self.url.expose())
+        postgres::pool(&self.url, self.max_connections)
     }
-}
-
-/// Whether a connection may go back to the pool. What was left waiting on a
-/// server that is gone would otherwise take its place in the pool for good.
-async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match timeout(RELEASE_TIMEOUT, connection.ping()).await {
-        Ok(answer) => answer.map(|()| true),
-        Err(_) => Err(sqlx::Error::PoolTimedOut),
-    }
-}
-
-/// A listener on a connection of its own. In a shared pool it would keep its
-/// place for good when it ends while Postgres is silent: it says good-bye first.
-pub(crate) async fn listener(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let own = PgPoolOptions::new()
-        .max_connections(1)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(pool.connect_options().as_ref().clone());
-    PgListener::connect_with(&own).await
 }
 
 /// How to reach ClickHouse over HTTP.

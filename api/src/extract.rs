@@ -5,6 +5,7 @@
 //! arguments.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, RawPathParamsRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -15,11 +16,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sluice_schema::wire::repair_lone_surrogates;
+use tokio::time::timeout;
 
 use crate::error::ApiError;
 
 /// The largest JSON body, in bytes.
 pub const JSON_LIMIT_BYTES: usize = 2 * 1024 * 1024;
+
+/// How long a JSON body may take to arrive, as at the edge.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Parameters in the path, percent-decoded.
 #[derive(Debug)]
@@ -131,7 +136,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 async fn read(request: Request, limit_bytes: usize) -> Result<Bytes, ApiError> {
     let body = Limited::new(request.into_body(), limit_bytes);
-    match body.collect().await {
+    let collected = timeout(BODY_TIMEOUT, body.collect()).await;
+    match collected.map_err(|_| ApiError::timed_out("the body arrives too slowly"))? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit_bytes)),
         Err(_) => Err(ApiError::bad_request("the body ended early")),
@@ -165,6 +171,9 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// Names the field where there is one; a missing field already names itself.
 fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    if !error.inner().is_data() {
+        return format!("bad JSON: {}", error.inner());
+    }
     let path = error.path().to_string();
     match path.as_str() {
         "." => format!("bad body: {}", error.inner()),
@@ -174,6 +183,10 @@ fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use axum::http::StatusCode;
+    use futures_util::{StreamExt as _, stream};
     use proptest::prelude::*;
     use serde::Deserialize;
 
@@ -226,7 +239,10 @@ mod tests {
         );
         let error = parse_json::<Body>(b"{}").unwrap_err();
         assert!(format!("{error:?}").contains("conditions"), "{error:?}");
-        assert!(parse_json::<Body>(br#"{"conditions":[]} x"#).is_err());
+        for malformed in ["", "{", r#"{"conditions":[}"#, r#"{"conditions":[]} x"#] {
+            let error = parse_json::<Body>(malformed.as_bytes()).unwrap_err();
+            assert!(error.message().starts_with("bad JSON: "), "{error:?}");
+        }
         assert!(parse_json::<Body>(b" [[]]").is_err());
     }
 
@@ -235,6 +251,23 @@ mod tests {
         let body = parse_json::<Probe>(br#"{"search":"cut \ud83d","limit":1}"#).unwrap();
         assert_eq!(body.search.as_deref(), Some("cut \u{fffd}"));
         assert!(parse_json::<Probe>(br#"{"search":"cut \ud83d"#).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up() {
+        let trickle = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(b" ")));
+        let trickle = trickle.then(|byte| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            byte
+        });
+        let request = Request::post("/").header(CONTENT_TYPE, "application/json");
+        let request = request
+            .body(axum::body::Body::from_stream(trickle))
+            .unwrap();
+        let begun = tokio::time::Instant::now();
+        let refused = JsonBody::<Probe>::from_request(request, &()).await;
+        assert_eq!(refused.unwrap_err().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(begun.elapsed(), BODY_TIMEOUT);
     }
 
     proptest! {

@@ -1,23 +1,26 @@
 //! `sluice-api`: the API as a process of its own.
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
 use sluice_api::config::Config;
-use sluice_api::{network, service};
+use sluice_api::network::Listening;
+use sluice_api::service;
 use sluice_schema::postgres::MIGRATOR;
 use sluice_service::admin::{self, Readiness};
 use sluice_service::config::{self, ConfigArgs};
 use sluice_service::lifecycle::Lifecycle;
-use sluice_service::{logging, metrics};
+use sluice_service::serve::{self, Limits, Only};
+use sluice_service::{logging, metrics, open_files};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Requests in flight get this long to finish.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Beyond that, so that its end is the one that counts.
+const SPARE: Duration = Duration::from_secs(1);
 /// Time for load balancers to see that readiness is off.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     logging::init(&config.logging);
+    open_files::raise_limit();
     match run(config, arguments.migrate).await {
         Ok(exit) => exit,
         Err(error) => {
@@ -69,19 +73,21 @@ async fn run(config: Config, migrate_only: bool) -> Result<ExitCode, Box<dyn Err
     let closing = CancellationToken::new();
     let flags = state.flags.clone();
     let served = state.clone();
-    let router = network::behind(sluice_api::router(state), config.proxies);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server =
-        axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned());
-    let server = tokio::spawn(server.into_future());
+    let limits = Limits {
+        proxies: config.proxies,
+        grace: DRAIN,
+        ..Limits::default()
+    };
+    let routes = Only(Listening(sluice_api::router(state)));
+    let server = tokio::spawn(serve::serve(listener, routes, limits, closing.clone()));
 
     let mut lifecycle = Lifecycle::new();
     lifecycle.stage("readiness", LEAVE, async move { readiness.stop() });
-    lifecycle.stage("requests", DRAIN, async move {
+    lifecycle.stage("requests", DRAIN + SPARE, async move {
         closing.cancel();
         // Flag streams would go on for as long as their devices do.
         flags.close();
-        // The server's result is of no use to a process that ends.
+        // A panic in it was reported where it happened.
         drop(server.await);
     });
     lifecycle.stage(

@@ -102,6 +102,7 @@ fn complete(operation: &mut Operation) {
             "No such project, or no such thing in it",
             access == Access::Project,
         ),
+        ("408", "The body arrives too slowly", has_body),
         ("413", "The body is too large", has_body),
         ("415", "The body is of another type", has_body),
         ("500", "Internal error", true),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sluice_schema::postgres::MIGRATOR;
+use sluice_schema::postgres::{MIGRATOR, UsedKeys};
 use sluice_service::admin::{Readiness, Signal};
 use sqlx::migrate::MigrateError;
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -71,6 +71,7 @@ async fn work_over_postgres(state: &ApiState, migrations: &Signal) {
 async fn work_forever(state: &ApiState) {
     tokio::join!(
         purge(state),
+        keep_storing_used_keys(state),
         state.flags.clone().follow(),
         segments::keep_estimating(state),
         webhooks::deliver_forever(state),
@@ -88,6 +89,8 @@ pub async fn finish(state: &ApiState) {
     if let Err(error) = state.flag_callers.store(&state.clickhouse).await {
         tracing::warn!(%error, "devices that called flag routes are lost");
     }
+    // Last: Postgres may be away, and this matters least.
+    store_used_keys(state).await;
 }
 
 /// Tries until it succeeds.
@@ -117,6 +120,20 @@ async fn purge(state: &ApiState) {
         );
         report("old webhook deliveries", webhooks::purge(pool, now).await);
         report("old anomalies", anomalies::purge(pool, now).await);
+    }
+}
+
+async fn keep_storing_used_keys(state: &ApiState) {
+    loop {
+        sleep(UsedKeys::STORE_EVERY).await;
+        store_used_keys(state).await;
+    }
+}
+
+async fn store_used_keys(state: &ApiState) {
+    let stored = state.used_keys.store(&state.postgres, state.clock.now());
+    if let Err(error) = stored.await {
+        tracing::warn!(%error, "cannot store which API keys were used");
     }
 }
 

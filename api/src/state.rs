@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use sluice_schema::postgres::UsedKeys;
 use sqlx::PgPool;
 
 use crate::auth::throttle::LoginThrottle;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub(crate) uploads: Arc<UploadSlots>,
     /// Segments whose sizes are to be counted again.
     pub(crate) estimates: Arc<Estimates>,
+    /// API keys that the flag routes knew from memory.
+    pub(crate) used_keys: Arc<UsedKeys>,
     /// Failed logins of the last quarter of an hour, in this process.
     pub(crate) logins: Arc<LoginThrottle>,
 }
@@ -90,6 +93,7 @@ impl ApiState {
             bulk_counts: Arc::default(),
             flag_callers: Arc::default(),
             estimates: Arc::default(),
+            used_keys: Arc::default(),
             logins: Arc::default(),
         }))
     }

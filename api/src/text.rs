@@ -54,14 +54,29 @@ pub fn percentage(field: &str, value: i64) -> ApiResult<i32> {
     }
 }
 
-/// At most [`JSON_BYTES`] when serialised.
+/// At most [`JSON_BYTES`] when serialised, also as Postgres does it.
 pub fn small_json(field: &str, value: Value) -> ApiResult<Value> {
-    if value.to_string().len() > JSON_BYTES {
+    if value.to_string().len() + exponents_bytes(&value) > JSON_BYTES {
         return Err(ApiError::bad_request(format!(
             "{field} must have at most 256 KiB"
         )));
     }
     Ok(value)
+}
+
+/// How much longer a value is without exponents, which Postgres does not write:
+/// the five bytes of `1e300` become 301.
+fn exponents_bytes(value: &Value) -> usize {
+    match value {
+        Value::Number(number) => {
+            let written = number.as_f64().filter(|_| number.is_f64());
+            let written_bytes = written.map_or(0, |written| written.to_string().len());
+            written_bytes.saturating_sub(number.to_string().len())
+        }
+        Value::Array(values) => values.iter().map(exponents_bytes).sum(),
+        Value::Object(fields) => fields.values().map(exponents_bytes).sum(),
+        _ => 0,
+    }
 }
 
 /// How addresses are stored and looked up.
@@ -85,6 +100,8 @@ pub fn email(field: &str, text: &str) -> ApiResult<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -92,6 +109,18 @@ mod tests {
         assert_eq!(required("name", "  a b ", 3).unwrap(), "a b");
         assert!(required("name", " \t", 3).is_err() && required("name", "abcd", 3).is_err());
         assert_eq!(optional("note", Some(" ".to_owned()), 3).unwrap(), None);
+    }
+
+    #[test]
+    fn a_value_is_small_as_sent_and_as_stored() {
+        let small = |value| small_json("v", value).is_ok();
+        let text = |bytes: usize| Value::String("x".repeat(bytes - 2));
+        assert!(small(text(JSON_BYTES)) && !small(text(JSON_BYTES + 1)));
+        // 301 digits each, and as many after a point.
+        let numbers = |number: f64, count| json!({ "a": vec![number; count] });
+        assert!(small(numbers(1e300, 800)) && !small(numbers(1e300, 900)));
+        assert!(small(numbers(1e-300, 800)) && !small(numbers(1e-300, 900)));
+        assert!(small(numbers(0.5, 50_000)));
     }
 
     #[test]

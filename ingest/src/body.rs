@@ -15,9 +15,6 @@ use sluice_schema::wire::MAX_BODY_BYTES;
 
 use crate::outcome::Outcome;
 
-/// Most of a refused body that is read and thrown away, so that its sender comes to the answer.
-const MAX_DRAIN_BYTES: usize = 8 * 1024 * 1024;
-
 /// How much memory unfinished bodies may take together.
 pub(crate) struct Budget {
     taken_bytes: AtomicUsize,
@@ -117,16 +114,4 @@ fn broken(error: &hyper::Error) -> Outcome {
         source = cause.source();
     }
     Outcome::BrokenOff
-}
-
-/// Reads on and throws away, within bounds: a sender that is cut off while it
-/// sends may never read its answer. Time is bounded by the connection's phase.
-pub(crate) async fn drain(mut body: Incoming) {
-    let mut drained_bytes = 0;
-    while drained_bytes <= MAX_DRAIN_BYTES {
-        match next(&mut body).await {
-            Ok(Some(piece)) => drained_bytes += piece.len(),
-            Ok(None) | Err(_) => return,
-        }
-    }
 }

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use sluice_service::admin::AdminConfig;
 use sluice_service::config::{ConfigReader, Secret};
 use sluice_service::logging::{Format, LoggingConfig};
+use sluice_service::postgres;
 use sluice_service::proxies::TrustedProxies;
-use sqlx::postgres::PgConnectOptions;
 
 use crate::edge::Limits;
 use crate::rates::ProjectRate;
@@ -43,19 +42,13 @@ pub struct Config {
 impl Config {
     /// Reads it.
     pub fn read(reader: &mut ConfigReader) -> Self {
-        let postgres_url = reader.required_secret("SLUICE_POSTGRES_URL");
-        if !postgres_url.expose().is_empty()
-            && PgConnectOptions::from_str(postgres_url.expose()).is_err()
-        {
-            reader.problem("SLUICE_POSTGRES_URL", "is not a postgres:// address");
-        }
         Self {
             listen: reader.value("SLUICE_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8080))),
             admin: AdminConfig::read(reader, ADMIN_PORT),
             logging: LoggingConfig::read(reader, Format::Json),
             kafka_brokers: reader.required("SLUICE_KAFKA_BROKERS"),
             kafka_partitions: reader.value("SLUICE_KAFKA_PARTITIONS", 12),
-            postgres_url,
+            postgres_url: postgres::read_url(reader),
             spool_dir: reader
                 .value("SLUICE_SPOOL_DIR", "./spool".to_owned())
                 .into(),

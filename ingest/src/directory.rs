@@ -30,7 +30,9 @@ use http::header::AUTHORIZATION;
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 use sluice_schema::id::ProjectId;
+use sluice_schema::postgres::UsedKeys;
 use sqlx::PgPool;
+use sqlx::types::chrono::Utc;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 const READ_AGAIN: Duration = Duration::from_mins(1);
 /// Changes that come close together are read together.
 const TOGETHER: Duration = Duration::from_millis(20);
+/// How long reading may take; a dead network would let it wait for ever.
+const READ: Duration = Duration::from_secs(10);
 /// A pause before Postgres is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long an answer to a question is remembered: shorter than the 5 s in which
@@ -91,6 +95,7 @@ pub struct Directory {
     origin: Instant,
     /// Until when the snapshot is current.
     current_until_ms: AtomicU64,
+    used_keys: UsedKeys,
     questions: Semaphore,
     projects: Cache<String, Option<ProjectId>>,
     credentials: Cache<(KeyHash, Option<Box<str>>), Credential>,
@@ -98,8 +103,8 @@ pub struct Directory {
 
 impl Directory {
     /// Begins with the copy on disk at `copy`, if there is one. Call
-    /// [`follow`](Self::follow) to keep up with Postgres, from a pool of at
-    /// least two connections that connects when it is used.
+    /// [`follow`](Self::follow) to keep up with Postgres, from a pool
+    /// that connects when it is used.
     pub fn open(postgres: PgPool, copy: Option<PathBuf>) -> Self {
         let copy = copy.map(Copy::at);
         let rows = copy.as_ref().and_then(Copy::read);
@@ -112,6 +117,7 @@ impl Directory {
             copy,
             origin: Instant::now(),
             current_until_ms: AtomicU64::new(0),
+            used_keys: UsedKeys::default(),
             questions: Semaphore::new(MAX_QUESTIONS),
             projects: remembering(),
             credentials: remembering(),
@@ -139,7 +145,23 @@ impl Directory {
                 tokio::time::sleep(RETRY).await;
             }
         };
-        stop.run_until_cancelled(following).await;
+        let storing = async {
+            loop {
+                tokio::time::sleep(UsedKeys::STORE_EVERY).await;
+                self.store_used_keys().await;
+            }
+        };
+        let both = async { tokio::join!(following, storing) };
+        stop.run_until_cancelled(both).await;
+    }
+
+    /// Stores which API keys were used since the last time.
+    pub async fn store_used_keys(&self) {
+        let stored = self.used_keys.store(&self.postgres, Utc::now());
+        let stored = timeout(READ, stored).await;
+        if let Err(error) = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            tracing::warn!(%error, "cannot store yet which API keys were used");
+        }
     }
 
     async fn follow_connection(&self) -> Result<(), sqlx::Error> {
@@ -159,7 +181,8 @@ impl Directory {
 
     /// Reads everything. The snapshot is current from the moment before.
     async fn read(&self) -> Result<(), sqlx::Error> {
-        let rows = postgres::read(&self.postgres).await;
+        let rows = timeout(READ, postgres::read(&self.postgres)).await;
+        let rows = rows.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         metrics::directory_read(rows.is_ok());
         let rows = rows?;
         self.snapshot.store(Snapshot::of(&rows).into());
@@ -227,7 +250,9 @@ impl Directory {
         let named = named_project(headers);
         let hash = KeyHash(Sha256::digest(token).into());
         if let Some(project) = self.snapshot.load().key(&hash) {
-            return self.of_key(project, named);
+            self.of_key(project, named)?;
+            self.used_keys.note(hash.0);
+            return Ok(project);
         }
         if !self.is_current() {
             return Err(Outcome::DirectoryUnavailable);
@@ -236,7 +261,10 @@ impl Directory {
             Credential::Nobody => Err(Outcome::Unauthorized),
             Credential::Key { project, slug } => match named {
                 Some(named) if named != &*slug => Err(Outcome::UnknownProject),
-                _ => Ok(project),
+                _ => {
+                    self.used_keys.note(hash.0);
+                    Ok(project)
+                }
             },
             Credential::Session { .. } if named.is_none() => Err(Outcome::ProjectMissing),
             Credential::Session { project } => project.ok_or(Outcome::UnknownProject),
@@ -244,10 +272,10 @@ impl Directory {
     }
 
     /// A key acts on its own project; the header may only agree.
-    fn of_key(&self, project: ProjectId, named: Option<&str>) -> Result<ProjectId, Outcome> {
+    fn of_key(&self, project: ProjectId, named: Option<&str>) -> Result<(), Outcome> {
         match named {
             Some(named) if self.project(named) != Some(project) => Err(Outcome::UnknownProject),
-            _ => Ok(project),
+            _ => Ok(()),
         }
     }
 

@@ -18,6 +18,7 @@ use sluice_schema::id::ProjectId;
 use sluice_schema::wire::{Scratch, evaluations, health};
 use sluice_service::admin::Readiness;
 use sluice_service::proxies::TrustedProxies;
+use sluice_service::serve::{Phase, Phases, Timeouts};
 
 use crate::body::{self, Budget};
 use crate::directory::{Directory, Found, handle};
@@ -25,7 +26,6 @@ use crate::inflate;
 use crate::media;
 use crate::metrics::{Events, Metrics, Tally};
 use crate::outcome::Outcome;
-use crate::phase::{Phase, Phases, Timeouts};
 use crate::rates::{ProjectRate, Rates};
 use crate::respond::{self, Answer};
 use crate::route::Route;

@@ -2,8 +2,9 @@
 //!
 //! # The path of a request
 //!
-//! 1. [`serve`] accepts the connection; its IO keeps the time-outs (`phase`).
-//! 2. `route` picks the edge's two paths; any other goes to [`Rest`].
+//! 1. [`sluice_service::serve`] accepts the connection; its IO keeps the time-outs.
+//! 2. `route` picks the edge's two paths; any other goes to a
+//!    [`Handler`](sluice_service::serve::Handler).
 //! 3. `media` refuses by the head alone, `body` gathers the body into one
 //!    buffer, `inflate` undoes its `Content-Encoding`.
 //! 4. [`sluice_schema::wire`] decodes it, for validation and for counting: what
@@ -29,7 +30,6 @@ mod inflate;
 mod media;
 mod metrics;
 mod outcome;
-mod phase;
 mod rates;
 mod respond;
 mod route;
@@ -38,6 +38,5 @@ mod serve;
 pub mod service;
 
 pub use edge::{Edge, Limits, Parts};
-pub use phase::Timeouts;
 pub use rates::ProjectRate;
-pub use serve::{NotFound, Rest, serve};
+pub use serve::{NotFound, serve};

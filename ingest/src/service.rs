@@ -13,7 +13,7 @@ use sluice_eventlog::spool::{SpoolConfig, SpooledLog};
 use sluice_eventlog::{LogError, topics};
 use sluice_service::admin::{self, Readiness};
 use sluice_service::lifecycle::Lifecycle;
-use sqlx::postgres::PgPoolOptions;
+use sluice_service::postgres;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +21,8 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::{Edge, NotFound, Parts, serve};
 
-/// One listens, the others read and ask.
-const POSTGRES_CONNECTIONS: u32 = 6;
-const POSTGRES_TIMEOUT: Duration = Duration::from_secs(2);
+/// One reads, the others ask; the one that listens is not of the pool.
+const POSTGRES_CONNECTIONS: u32 = 5;
 /// The directory's copy, beside the spools.
 const COPY: &str = "directory.json";
 /// Time for load balancers to see that readiness is off.
@@ -86,10 +85,7 @@ pub async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let registry = sluice_service::metrics::install()?;
     sluice_eventlog::metrics::describe();
     let readiness = Readiness::new();
-    let postgres = PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS)
-        .acquire_timeout(POSTGRES_TIMEOUT)
-        .connect_lazy(config.postgres_url.expose())?;
+    let postgres = postgres::pool(&config.postgres_url, POSTGRES_CONNECTIONS)?;
     let copy = config.spool_dir.join(COPY);
     let directory = Arc::new(Directory::open(postgres, Some(copy)));
     let logs = Logs::open(&config)?;

@@ -6,6 +6,10 @@
 //!
 //! The channels below tell of changes by NOTIFY, in the transaction that makes them.
 
+mod used_keys;
+
+pub use self::used_keys::UsedKeys;
+
 /// All migrations, embedded. Run by the api and by standalone at start.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./postgres");
 

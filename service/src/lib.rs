@@ -1,5 +1,5 @@
-//! What every binary shares: configuration, logging, metrics, the admin port
-//! and the order in which things stop.
+//! What every binary shares: configuration, logging, metrics, pools of Postgres,
+//! the listener, the admin port and the order in which things stop.
 //!
 //! A binary's `main` reads in the order in which things happen:
 //!
@@ -42,4 +42,7 @@ pub mod config;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
+pub mod open_files;
+pub mod postgres;
 pub mod proxies;
+pub mod serve;

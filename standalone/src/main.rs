@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use sluice_service::config::{self as configuration, ConfigArgs};
-use sluice_service::logging;
+use sluice_service::{logging, open_files};
 
 use crate::config::Config;
 
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     logging::init(&config.logging);
+    open_files::raise_limit();
     match process::run(&config) {
         Ok(exit) => exit,
         Err(error) => {

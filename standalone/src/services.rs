@@ -2,30 +2,24 @@
 //! stores, behind one port.
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::ConnectInfo;
-use axum::http::{Request, Response};
-use hyper::body::Incoming;
 use sluice_aggregator::Aggregator;
 use sluice_aggregator::service::{self as aggregation, Logs};
+use sluice_api::network::Listening;
 use sluice_api::{ApiState, service};
 use sluice_eventlog::EventLog;
 use sluice_eventlog::committer::CommitterConfig;
 use sluice_eventlog::embedded::{EmbeddedConfig, EmbeddedLog};
+use sluice_ingest::Edge;
 use sluice_ingest::directory::Directory;
-use sluice_ingest::{Edge, Rest};
 use sluice_service::admin::Readiness;
 use sluice_service::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 use crate::config::Config;
 use crate::stores::Engines;
@@ -106,7 +100,7 @@ impl Services {
         let closing = CancellationToken::new();
         let flags = self.api.flags.clone();
         let api = self.api.clone();
-        let rest = Api(sluice_api::router(self.api));
+        let rest = Listening(sluice_api::router(self.api));
         let serving = sluice_ingest::serve(listener, Arc::clone(&self.edge), rest, closing.clone());
         let serving = tokio::spawn(serving);
         let following = tokio::spawn({
@@ -134,19 +128,5 @@ impl Services {
         });
         lifecycle.stage("counts", LEAVE, async move { service::finish(&api).await });
         lifecycle.stage("workers", LEAVE, async move { self.workers.abort() });
-    }
-}
-
-/// The API behind the edge's port.
-struct Api(Router);
-
-impl Rest for Api {
-    type Body = Body;
-
-    async fn call(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(client));
-        let Ok(response) = self.0.clone().oneshot(request).await;
-        response
     }
 }

@@ -3,6 +3,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::page::Whole;
+
 /// One thing that someone did.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 #[serde(rename_all = "camelCase")]
@@ -31,8 +33,8 @@ pub struct AuditEntry {
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditFilter {
     /// How many at most.
-    #[param(minimum = 1, default = 200)]
-    pub limit: Option<i64>,
+    #[param(value_type = Option<i64>, format = "whole-number", minimum = 1, default = 200)]
+    pub limit: Option<Whole>,
     /// Only ids strictly below this one.
     pub before: Option<i64>,
     /// Exactly this action.

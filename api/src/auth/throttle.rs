@@ -1,5 +1,6 @@
-//! Failed logins are counted per e-mail address and per network address; too
-//! many in a window, and further attempts are refused without looking.
+//! Failed logins are counted per e-mail address and per network address, which
+//! of IPv6 is a /64; too many in a window, and further attempts are refused
+//! without looking.
 //!
 //! An attempt counts from its beginning until it has succeeded, so that many at
 //! once get no more guesses than one after the other. E-mail addresses are kept
@@ -17,6 +18,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest, Sha256};
 
 use crate::error::{ApiError, ApiResult};
+use crate::network::network;
 
 const WINDOW: TimeDelta = TimeDelta::minutes(15);
 const PER_EMAIL: u32 = 10;
@@ -40,7 +42,7 @@ impl LoginThrottle {
         now: DateTime<Utc>,
     ) -> ApiResult<()> {
         let (mut emails, mut addresses) = (lock(&self.emails), lock(&self.addresses));
-        let email = hash(email);
+        let (email, address) = (hash(email), address.map(network));
         let by_email = emails.wait(&email, PER_EMAIL, now);
         let by_address = address.and_then(|a| addresses.wait(&a, PER_ADDRESS, now));
         if let Some(wait) = by_email.max(by_address) {
@@ -58,7 +60,7 @@ impl LoginThrottle {
     /// An attempt was none of the failures after all.
     pub(crate) fn forgive(&self, email: &str, address: Option<IpAddr>) {
         lock(&self.emails).forgive(&hash(email));
-        if let Some(address) = address {
+        if let Some(address) = address.map(network) {
             lock(&self.addresses).forgive(&address);
         }
     }
@@ -148,6 +150,17 @@ mod tests {
         }
         assert!(throttle.begin("new@example.test", address, at(1)).is_err());
         assert!(throttle.begin("new@example.test", None, at(1)).is_ok());
+    }
+
+    #[test]
+    fn who_has_a_network_has_one_address() {
+        let throttle = LoginThrottle::default();
+        let begin = |n: u16, network: u16| {
+            let address = IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, n]);
+            throttle.begin(&format!("{n}@example.test"), Some(address), at(0))
+        };
+        assert!((0..100).all(|n| begin(n, 1).is_ok()));
+        assert!(begin(100, 1).is_err() && begin(100, 2).is_ok());
     }
 
     #[test]

@@ -25,9 +25,14 @@ pub(crate) fn random_api_key() -> ApiResult<String> {
     Ok(format!("{KEY_PREFIX}{}", random_token()?))
 }
 
+/// Its SHA-256.
+pub(crate) fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
 /// What is stored of a token: its SHA-256 in hex.
 pub(crate) fn hash(token: &str) -> String {
-    hex::encode(Sha256::digest(token))
+    hex::encode(digest(token))
 }
 
 /// What is shown of an API key after its creation.

@@ -3,6 +3,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::page::Whole;
+
 /// All kinds there are.
 pub(super) const KINDS: [&str; 5] = ["user", "device", "organization", "service", "environment"];
 
@@ -67,11 +69,11 @@ pub(crate) struct ContextFilter {
     /// Part of the targeting key, the name, or an attribute's key or value; in any case.
     pub(super) search: Option<String>,
     /// How many at most; no more than 200.
-    #[param(minimum = 1, default = 50)]
-    pub(super) limit: Option<i64>,
+    #[param(value_type = Option<i64>, format = "whole-number", minimum = 1, default = 50)]
+    pub(super) limit: Option<Whole>,
     /// How many to skip.
-    #[param(minimum = 0, default = 0)]
-    pub(super) offset: Option<i64>,
+    #[param(value_type = Option<i64>, format = "whole-number", minimum = 0, default = 0)]
+    pub(super) offset: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

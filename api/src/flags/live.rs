@@ -19,6 +19,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use sluice_schema::id::ProjectId;
 use sluice_schema::postgres::{DIRECTORY_CHANNEL, FLAGS_CHANNEL};
+use sluice_service::postgres;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::{Mutex, watch};
@@ -30,7 +31,6 @@ use super::directory::Directory;
 use super::limit::{FlagLimits, Limiter};
 use super::rules::ProjectRules;
 use super::store;
-use crate::config;
 
 /// Changes that come within this are taken together.
 const COALESCE: Duration = Duration::from_millis(200);
@@ -156,7 +156,7 @@ impl Flags {
 
     /// Returns only with an error of Postgres.
     async fn listen(&self) -> Result<Infallible, sqlx::Error> {
-        let mut listener = config::listener(&self.0.postgres).await?;
+        let mut listener = postgres::listener(&self.0.postgres).await?;
         listener
             .listen_all([FLAGS_CHANNEL, DIRECTORY_CHANNEL])
             .await?;

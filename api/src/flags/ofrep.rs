@@ -45,11 +45,13 @@ impl FromRequestParts<ApiState> for KeyProject {
         let header = || parts.headers.get(API_KEY_HEADER)?.to_str().ok();
         let key = credential::bearer_token(&parts.headers).or_else(header);
         let key = key.ok_or_else(|| ApiError::unauthorized("an API key is required"))?;
-        let hash = token::hash(key);
-        let project = state.flags.project_of_key(&hash);
+        let hash = token::digest(key);
+        let hex = hex::encode(hash);
+        let project = state.flags.project_of_key(&hex);
         let project = state.heartbeat.bound(project).await??;
         let project =
             project.ok_or_else(|| ApiError::unauthorized("invalid or revoked API key"))?;
+        state.used_keys.note(hash);
         Ok(Self(project))
     }
 }

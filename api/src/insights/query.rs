@@ -5,13 +5,9 @@
 //! are ignored. What is left is read by serde, so that a value of the wrong
 //! type is a 400 that names the parameter.
 
-use std::fmt;
-use std::num::IntErrorKind;
-
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use serde::de::{self, DeserializeOwned, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ApiResult};
 
@@ -68,50 +64,13 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// A whole number; beyond 64 bits it is the nearest that has them. So its
-/// description has neither bounds nor the format `int64`, which is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Whole(pub(super) i64);
-
-impl Whole {
-    /// A number of days, hours or entries: the default if none is given, else the nearest allowed.
-    pub(super) fn clamped(given: Option<Self>, default: i64, least: i64, most: i64) -> i64 {
-        given.map_or(default, |Self(given)| given.clamp(least, most))
-    }
-}
-
-impl<'de> Deserialize<'de> for Whole {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(WholeVisitor)
-    }
-}
-
-struct WholeVisitor;
-
-impl Visitor<'_> for WholeVisitor {
-    type Value = Whole;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Whole, E> {
-        match text.parse() {
-            Ok(number) => Ok(Whole(number)),
-            Err(error) => match error.kind() {
-                IntErrorKind::PosOverflow => Ok(Whole(i64::MAX)),
-                IntErrorKind::NegOverflow => Ok(Whole(i64::MIN)),
-                _ => Err(E::custom("expected a whole number")),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::Deserialize;
 
     use super::*;
+    use crate::page::Whole;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     struct Probe {

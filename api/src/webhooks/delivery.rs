@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sluice_schema::id::ProjectId;
 use sluice_schema::postgres::WEBHOOKS_CHANNEL;
+use sluice_service::postgres;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
@@ -18,7 +19,6 @@ use super::store;
 use crate::ApiState;
 use crate::audit::Action;
 use crate::change::Change;
-use crate::config;
 use crate::error::ApiResult;
 
 /// How many are sent at once, by this process.
@@ -106,7 +106,7 @@ async fn woken(pool: &PgPool, listener: &mut Option<PgListener>) {
 }
 
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = config::listener(pool).await?;
+    let mut listener = postgres::listener(pool).await?;
     listener.listen(WEBHOOKS_CHANNEL).await?;
     Ok(listener)
 }

@@ -1,5 +1,8 @@
 use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sluice_api::service;
 
 use crate::world::{World, eventually};
 
@@ -126,6 +129,26 @@ async fn failures_are_those_of_the_protocol() {
         .post(ONE, &[("authorization", "Bearer wrong")], &context())
         .await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_shows_when() {
+    let world = world().await;
+    let (key, idle) = (world.key("publishable").await, world.key("viewer").await);
+    let before = Utc::now();
+    let answer = world.post(ONE, &[("x-api-key", &key)], &context()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    service::finish(&world.state).await;
+    let used = async |key: &str| -> Option<DateTime<Utc>> {
+        let hash = hex::encode(Sha256::digest(key));
+        sqlx::query_scalar("select last_used_at from api_keys where key_hash = $1")
+            .bind(hash)
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+    };
+    assert!(used(&key).await.is_some_and(|at| at >= before));
+    assert_eq!(used(&idle).await, None);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod accounts;
 mod audiences;
 mod audited;
 mod bounds;
+mod connections;
 mod dead_network;
 mod editors;
 mod every_route;

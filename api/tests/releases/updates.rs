@@ -101,6 +101,15 @@ async fn a_bad_update_is_refused_and_leaves_nothing() {
         (json!({"platform": "web"}), "platform"),
         (json!({"channel": ""}), "channel"),
         (json!({"expoConfig": []}), "expoConfig"),
+        (
+            json!({"expoConfig": {"a": "x".repeat(256 * 1024)}}),
+            "expoConfig",
+        ),
+        // Small as sent, and a hundred times as large as stored.
+        (
+            json!({"expoConfig": {"a": vec![1e300; 5000]}}),
+            "expoConfig",
+        ),
         (json!({"rolloutPercentage": 101}), "rolloutPercentage"),
         (
             json!({"releaseMessage": "x".repeat(10_001)}),
@@ -238,6 +247,21 @@ async fn a_list_has_a_hundred_unless_asked_for_more() {
     ] {
         let list = world.get(&format!("/updates{query}")).await.of(200);
         assert_eq!(list.as_array().unwrap().len(), length, "{query}");
+    }
+    // A number is one, however large.
+    let huge = "99999999999999999999";
+    for (query, length) in [
+        (format!("?limit={huge}"), 500),
+        (format!("?offset={huge}"), 0),
+        (format!("?limit={huge}&offset={huge}"), 0),
+        (format!("?limit={0}&offset={0}", i64::MAX), 0),
+    ] {
+        let list = world.get(&format!("/updates{query}")).await.of(200);
+        assert_eq!(list.as_array().unwrap().len(), length, "{query}");
+    }
+    for query in [format!("limit=-{huge}"), format!("offset=-{huge}")] {
+        let answer = world.get(&format!("/updates?{query}")).await;
+        answer.refused(400, query.split('=').next().unwrap());
     }
     let list = world.get("/updates?limit=3").await.of(200);
     let ids: Vec<_> = (0..3)
@@ -518,4 +542,23 @@ async fn an_update_goes_to_its_own_channel_again_and_rollbacks_do_not() {
         .post(&format!("/updates/{rollback}/republish"), json!({}))
         .await
         .refused(400, "rollback");
+}
+
+#[tokio::test]
+async fn a_search_knows_the_cases_of_all_alphabets() {
+    let world = World::start().await;
+    let body = json!({"runtimeVersion": "1", "platform": "ios", "isRollback": true,
+                      "releaseMessage": "Änderung für ΑΘΗΝΑ, 100%_ОК"});
+    world.post("/updates", body).await.of(201);
+    // änderung, FÜR, αθηνα, %_ок
+    for (search, found) in [
+        ("%C3%A4nderung", 1),
+        ("F%C3%9CR", 1),
+        ("%CE%B1%CE%B8%CE%B7%CE%BD%CE%B1", 1),
+        ("%25_%D0%BE%D0%BA", 1),
+        ("f_r", 0),
+    ] {
+        let list = world.get(&format!("/updates?search={search}")).await;
+        assert_eq!(list.of(200).as_array().unwrap().len(), found, "{search}");
+    }
 }

@@ -20,7 +20,10 @@ pub(super) fn ensure(
 ) -> Result<PathBuf, EngineError> {
     let cluster = dir.join("cluster");
     if !cluster.is_dir() {
-        let fresh = create(dir, programs, user, password)?;
+        // Texts are ordered by their bytes. Letters of all alphabets have cases,
+        // where the system has that locale.
+        let create = |letters| create(dir, programs, user, password, letters);
+        let fresh = create("C.UTF-8").or_else(|_| create("C"))?;
         fs::rename(&fresh, &cluster).map_err(file_error(&cluster))?;
     }
     Ok(cluster)
@@ -32,6 +35,7 @@ fn create(
     programs: &Programs,
     user: Option<&User>,
     password: &str,
+    letters: &str,
 ) -> Result<PathBuf, EngineError> {
     let fresh = dir.join("cluster.new");
     if fresh.exists() {
@@ -42,6 +46,7 @@ fn create(
     files::write_private(&password_file, password).map_err(file_error(&password_file))?;
     let mut command = Command::new(programs.initdb());
     command.args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"]);
+    command.arg(format!("--lc-ctype={letters}"));
     // The server syncs its first checkpoint before it takes connections.
     command.args(["--no-instructions", "--no-sync"]);
     command.arg(format!("--username={USER}"));

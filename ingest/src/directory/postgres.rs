@@ -106,7 +106,7 @@ impl Changes {
     /// Listens from the moment it returns.
     pub(super) async fn listen(pool: &PgPool, within: Duration) -> Result<Self, sqlx::Error> {
         let listening = async {
-            let mut listener = PgListener::connect_with(pool).await?;
+            let mut listener = sluice_service::postgres::listener(pool).await?;
             // A lost connection must show: what was said meanwhile is lost with it.
             listener.eager_reconnect(false);
             listener.listen(DIRECTORY_CHANNEL).await?;

@@ -46,6 +46,56 @@ async fn a_project_answers_to_its_uuid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_a_key_was_used_is_known_to_a_minute() {
+    let pool = database().await;
+    for key in ["idle", "refused"] {
+        add_key(&pool, 1, key, "publishable").await;
+    }
+    let world = World::with(pool.clone(), Setting::default()).await;
+    let used = async || -> Vec<(String, bool)> {
+        world.directory.store_used_keys().await;
+        sqlx::query_as(
+            "select key_hash, last_used_at > now() - interval '1 minute' from api_keys
+             where last_used_at is not null",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap()
+    };
+    let report = async |key: &str, project: &str| {
+        let bearer = format!("Bearer {key}");
+        let headers = [("Authorization", &*bearer), ("X-Project", project)];
+        world.evaluate(&headers).await.status
+    };
+    assert_eq!(report(KEY, "").await, 204);
+    assert_eq!(report("refused", "elsewhere").await, 404);
+    assert_eq!(used().await, [(hash(KEY), true)]);
+    // Once a minute is enough; and what is not used stays as it was.
+    for ago in ["30 seconds", "2 minutes"] {
+        let then = format!(
+            "update api_keys set last_used_at = now() - interval '{ago}' where key_hash = $1 returning last_used_at::text"
+        );
+        let then: String = sqlx::query_scalar(&then)
+            .bind(hash(KEY))
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(report(KEY, "").await, 204);
+        assert_eq!(used().await, [(hash(KEY), true)]);
+        let now = "select last_used_at::text from api_keys where key_hash = $1";
+        let now: String = sqlx::query_scalar(now)
+            .bind(hash(KEY))
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        assert_eq!(now == then, ago == "30 seconds");
+    }
+    let stale = "update api_keys set last_used_at = now() - interval '1 hour'";
+    sqlx::query(stale).execute(&pool).await.unwrap();
+    assert!(used().await.iter().all(|(_, is_recent)| !is_recent));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_acts_on_its_own_project() {
     let pool = database().await;
     let other = add_project(&pool, "other").await;

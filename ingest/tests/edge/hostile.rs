@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sluice_ingest::{Limits, ProjectRate, Timeouts};
+use sluice_ingest::{Limits, ProjectRate};
 use sluice_schema::wire::MAX_BODY_BYTES;
+use sluice_service::serve::Timeouts;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -7,8 +7,12 @@ use std::path::Path;
 use sluice_engines::Postgres;
 use sluice_engines::postgres::Durability;
 use sluice_service::admin::Readiness;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sluice_service::config::Secret;
+use sluice_service::postgres;
+use sqlx::{ConnectOptions as _, PgPool};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::support::*;
 
@@ -28,11 +32,7 @@ async fn start(dir: &Path) -> Postgres {
 }
 
 fn pool(url: &str) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(6)
-        .acquire_timeout(std::time::Duration::from_secs(2))
-        .connect_lazy(url)
-        .unwrap()
+    postgres::pool(&Secret::new(url.to_owned()), 5).unwrap()
 }
 
 async fn key(world: &World, key: &str) -> u16 {
@@ -124,4 +124,67 @@ async fn an_edge_that_never_knew_anything_accepts_but_is_not_ready() {
     let readiness = Readiness::new();
     world.edge.register(&readiness);
     assert!(readiness.reasons().contains_key("directory"));
+}
+
+/// A way to a port of this machine that dies when it is told so: what is
+/// connected then stays so, and is silent for ever. New connections work.
+async fn way_to(target: u16) -> (u16, watch::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let death = watch::Sender::new(());
+    let told = death.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut died = told.subscribe();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    _ = died.changed() => {
+                        drop(server);
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    });
+    (port, death)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_network_is_not_waited_for() {
+    let straight = database().await;
+    let options = straight.connect_options().as_ref().clone();
+    let (port, death) = way_to(options.get_port()).await;
+    let url = Secret::new(options.port(port).to_url_lossy().to_string());
+    let world = World::with(postgres::pool(&url, 2).unwrap(), Setting::default()).await;
+    // It reads again, and what it waits for never comes.
+    let mut holder = straight.begin().await.unwrap();
+    sqlx::raw_sql("lock table api_keys in access exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .unwrap();
+    sqlx::query("select pg_notify('sluice_directory', 'api_keys')")
+        .execute(&straight)
+        .await
+        .unwrap();
+    let waiting = "select count(*) from pg_stat_activity
+                   where wait_event_type = 'Lock' and datname = current_database()";
+    eventually("somebody waits", async || {
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&straight)
+            .await
+            .unwrap();
+        waiting > 0
+    })
+    .await;
+    death.send_replace(());
+    holder.rollback().await.unwrap();
+    eventually("it is noticed", async || !world.directory.is_current()).await;
+    add_key(&straight, 1, "later", "editor").await;
+    eventually("it is whole again", async || {
+        key(&world, "later").await == 204
+    })
+    .await;
+    eventually("and follows", async || world.directory.is_current()).await;
 }

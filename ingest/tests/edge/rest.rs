@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use hyper::{Request as HyperRequest, Response};
-use sluice_ingest::{Limits, Rest, Timeouts, serve};
+use sluice_ingest::{Limits, serve};
 use sluice_service::proxies::TrustedProxies;
+use sluice_service::serve::{Handler, Received, Timeouts};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -40,10 +41,10 @@ struct Counting {
     streams: mpsc::UnboundedSender<mpsc::UnboundedSender<Bytes>>,
 }
 
-impl Rest for Counting {
+impl Handler for Counting {
     type Body = Stream;
 
-    async fn call(&self, request: HyperRequest<Incoming>, client: SocketAddr) -> Response<Stream> {
+    async fn call(&self, request: HyperRequest<Received>, client: SocketAddr) -> Response<Stream> {
         let mut body = request.into_body();
         let mut uploaded = 0;
         while let Some(frame) = body.frame().await {

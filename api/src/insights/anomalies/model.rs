@@ -4,7 +4,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::store::{LinkedFlag, LinkedUpdate};
 use crate::error::{ApiError, ApiResult};
-use crate::insights::query::Whole;
+use crate::page::Whole;
 
 const DEFAULT_DAYS: i64 = 14;
 const MAX_DAYS: i64 = 90;

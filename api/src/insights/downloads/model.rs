@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::TotalsByUpdate;
 use crate::insights::metrics::Percent;
-use crate::insights::query::Whole;
 use crate::insights::timeseries::model::Bucket;
 use crate::insights::window::Window;
+use crate::page::Whole;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 500;

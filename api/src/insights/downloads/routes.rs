@@ -7,7 +7,8 @@ use super::{identities, store};
 use crate::ApiState;
 use crate::error::ApiResult;
 use crate::extract::Path;
-use crate::insights::query::{ReadQuery, Whole};
+use crate::insights::query::ReadQuery;
+use crate::page::Whole;
 use crate::scope::Viewer;
 
 /// Downloads of all updates, the most downloaded first.

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::store::FlagCounts;
 use crate::insights::matching::Values;
-use crate::insights::query::Whole;
+use crate::page::Whole;
 
 const DEFAULT_DAYS: i64 = 7;
 const MAX_DAYS: i64 = 90;

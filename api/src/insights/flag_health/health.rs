@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::catalogue::Flag;
 use super::model::{Rates, Slice, Slices, worst};
 use crate::insights::metrics::{Status, Sums};
-use crate::insights::query::Whole;
+use crate::page::Whole;
 
 pub(super) const DEFAULT_HOURS: i64 = 24;
 pub(super) const MAX_HOURS: i64 = 168;

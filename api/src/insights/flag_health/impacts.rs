@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::catalogue::Flag;
 use super::model::{Grain, Rates, Slice, Slices, Span};
 use crate::insights::metrics::Status;
-use crate::insights::query::Whole;
+use crate::page::Whole;
 
 const DEFAULT_HOURS: i64 = 24;
 const MAX_DAYS: i64 = 90;

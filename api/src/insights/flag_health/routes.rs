@@ -13,7 +13,8 @@ use crate::ApiState;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::Path;
 use crate::insights::folds::Snapshot;
-use crate::insights::query::{ReadQuery, Whole};
+use crate::insights::query::ReadQuery;
+use crate::page::Whole;
 use crate::scope::Viewer;
 
 /// Health of all flags, by variation, channel and runtime version.

@@ -9,8 +9,8 @@ use utoipa::IntoParams;
 
 use super::paging::Position;
 use crate::error::{ApiError, ApiResult};
-use crate::insights::query::Whole;
 use crate::insights::window::{end_of_day, start_of_day};
+use crate::page::Whole;
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 200;

@@ -2,8 +2,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::insights::query::Whole;
 use crate::insights::window::Window;
+use crate::page::Whole;
 
 const DEFAULT_HOURS: i64 = 24;
 const MAX_HOURS: i64 = 720;

@@ -7,8 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::insights::downloads::model::FirstServed;
 use crate::insights::metrics::{Percent, Sums};
-use crate::insights::query::Whole;
 use crate::insights::window::Window;
+use crate::page::Whole;
 
 const DEFAULT_DAYS: i64 = 14;
 const MAX_DAYS: i64 = 90;

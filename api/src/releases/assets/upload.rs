@@ -53,7 +53,6 @@ impl UploadedAsset {
 #[utoipa::path(post, path = "/assets/upload", tag = "updates", security(("bearer" = ["editor"])),
     request_body(content = AssetForm, content_type = "multipart/form-data"),
     responses((status = 200, body = Vec<UploadedAsset>),
-              (status = 408, description = "The body arrives too slowly"),
               (status = 503, description = "Too many uploads at once, or a dependency is away")))]
 pub(crate) async fn upload(
     State(state): State<ApiState>,

@@ -37,7 +37,6 @@ pub(crate) async fn list(
 #[utoipa::path(post, path = "/builds", tag = "builds", security(("bearer" = ["editor"])),
     request_body(content = BuildForm, content_type = "multipart/form-data"),
     responses((status = 201, body = UploadedBuild),
-              (status = 408, description = "The body arrives too slowly"),
               (status = 503, description = "Too many uploads at once, or a dependency is away")))]
 pub(crate) async fn upload(
     State(state): State<ApiState>,

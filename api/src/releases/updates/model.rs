@@ -1,12 +1,15 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use sqlx::types::Json;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::store::Stored;
 use crate::error::{ApiError, ApiResult};
 use crate::insights::downloads::TotalsByUpdate;
+use crate::page::Whole;
 use crate::patch;
 use crate::releases::form;
 use crate::releases::links::LinkedFlag;
@@ -41,8 +44,9 @@ pub(crate) struct Update {
     /// Devices skip it if not.
     is_enabled: bool,
     release_message: String,
+    /// As text: a page of large ones takes many times their size as values.
     #[schema(value_type = Object)]
-    expo_config: Value,
+    expo_config: Json<Box<RawValue>>,
     /// Shared by the platforms and channels of one release.
     group_id: Option<String>,
     /// How many files.
@@ -84,12 +88,12 @@ pub(crate) struct UpdateFilter {
     pub(super) runtime_version: Option<String>,
     /// In the message, commit, git branch, runtime version or update id, in any case.
     pub(super) search: Option<String>,
-    /// How many at most.
-    #[param(minimum = 1, default = 100)]
-    pub(super) limit: Option<i64>,
+    /// How many at most; no more than 500.
+    #[param(value_type = Option<i64>, format = "whole-number", minimum = 1, default = 100)]
+    pub(super) limit: Option<Whole>,
     /// How many to skip.
-    #[param(minimum = 0, default = 0)]
-    pub(super) offset: Option<i64>,
+    #[param(value_type = Option<i64>, format = "whole-number", minimum = 0, default = 0)]
+    pub(super) offset: Option<Whole>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -49,12 +49,12 @@ impl Default for Timeouts {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// The first byte of a request.
     Idle = 0,
     /// The rest of a head.
     Head = 1,
-    /// The body of a request of the edge.
+    /// A body that is to come in time.
     Body = 2,
     /// Nothing that the peer has to do, or nothing that is ours to time.
     Working = 3,
@@ -66,7 +66,7 @@ const PHASE_BITS: u32 = 3;
 
 /// A phase, told apart from the same phase of another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(u32);
+pub struct Stamp(u32);
 
 impl Stamp {
     fn phase(self) -> Phase {
@@ -87,7 +87,7 @@ impl Stamp {
 
 /// The phase of one connection, shared by its IO and its service.
 #[derive(Default)]
-pub(crate) struct Phases(AtomicU32);
+pub struct Phases(AtomicU32);
 
 impl Phases {
     fn now(&self) -> Stamp {
@@ -95,14 +95,14 @@ impl Phases {
     }
 
     /// The connection is in `phase` from now on.
-    pub(crate) fn enter(&self, phase: Phase) -> Stamp {
+    pub fn enter(&self, phase: Phase) -> Stamp {
         let next = self.now().next(phase);
         self.0.store(next.0, Ordering::Relaxed);
         next
     }
 
     /// The same, unless the connection has left the phase of `from` already.
-    pub(crate) fn follow(&self, from: Stamp, phase: Phase) {
+    pub fn follow(&self, from: Stamp, phase: Phase) {
         let next = from.next(phase).0;
         // Another phase has begun: it stays.
         let _ = self
@@ -112,7 +112,7 @@ impl Phases {
 }
 
 /// A stream whose reads fail once they have waited past the phase's deadline.
-pub(crate) struct Timed<S> {
+pub(super) struct Timed<S> {
     stream: S,
     phases: Arc<Phases>,
     timeouts: Timeouts,
@@ -123,7 +123,7 @@ pub(crate) struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    pub(crate) fn new(stream: S, phases: Arc<Phases>, timeouts: Timeouts) -> Self {
+    pub(super) fn new(stream: S, phases: Arc<Phases>, timeouts: Timeouts) -> Self {
         Self {
             stream,
             phases,
