@@ -134,6 +134,15 @@ impl Directory {
         self.now_ms() < self.current_until_ms.load(Ordering::Relaxed)
     }
 
+    /// Reads everything before [`follow`](Self::follow) does, for whoever would
+    /// rather wait than refuse its first requests.
+    ///
+    /// # Errors
+    /// Postgres is away.
+    pub async fn load(&self) -> Result<(), sqlx::Error> {
+        self.read().await
+    }
+
     /// Keeps the snapshot until `stop` is cancelled.
     pub async fn follow(&self, stop: CancellationToken) {
         let following = async {

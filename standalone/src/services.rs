@@ -68,6 +68,7 @@ impl Services {
         let logs = spawn_blocking(move || open_logs(&log_dir)).await??;
         let api = service::state(&config.api(engines))?;
         let directory = Arc::new(Directory::open(api.postgres.clone(), None));
+        directory.load().await?;
         let edge = Edge::start(sluice_ingest::Parts {
             directory: Arc::clone(&directory),
             health: Arc::clone(&logs.health),

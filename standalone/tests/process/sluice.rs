@@ -158,15 +158,18 @@ impl Sluice {
         answer.body
     }
 
-    /// Asks until the answer is what it will be in the end.
+    /// Asks until the answer is what it will be in the end. An engine may be away
+    /// meanwhile.
     pub(crate) async fn get_until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.get(path).await;
-            if holds(&answer) {
-                return answer;
+            let Answer { status, body, .. } = self.try_call(Method::GET, path, None).await.unwrap();
+            if status == StatusCode::OK && holds(&body) {
+                return body;
             }
-            assert!(Instant::now() < deadline, "{path} still answers {answer}");
+            let is_usual = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status);
+            let is_early = Instant::now() < deadline;
+            assert!(is_usual && is_early, "{path} answers {status} {body}");
             tokio::time::sleep(POLL).await;
         }
     }
@@ -259,6 +262,11 @@ fn parent_of(pid: u32) -> Option<u32> {
 
 /// The process that an engine runs under.
 pub(crate) fn engine_process(parent: u32, engine: &str) -> u32 {
+    running_engine(parent, engine).unwrap()
+}
+
+/// The same, if the engine runs.
+pub(crate) fn running_engine(parent: u32, engine: &str) -> Option<u32> {
     let role = format!("\"engine\":\"{engine}\"");
     all_processes()
         .filter(|pid| {
@@ -266,7 +274,6 @@ pub(crate) fn engine_process(parent: u32, engine: &str) -> u32 {
             parent_of(*pid) == Some(parent) && String::from_utf8_lossy(&environment).contains(&role)
         })
         .min()
-        .unwrap()
 }
 
 /// The engine's own processes, below the one that it runs under.

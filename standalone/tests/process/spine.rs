@@ -1,16 +1,16 @@
 //! Started on an empty directory, called over HTTP, killed, started again.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::Instant;
 
 use hyper::StatusCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::sluice::{Sluice, directory, engine_process, signal, until_nothing_is_left_in};
-
-/// Until when the death of an engine has been noticed.
-const NOTICED_WITHIN: Duration = Duration::from_millis(300);
+use crate::sluice::{
+    PATIENCE, POLL, Sluice, directory, engine_process, running_engine, signal,
+    until_nothing_is_left_in,
+};
 
 #[tokio::test]
 async fn what_is_acknowledged_is_counted_once_also_through_kill_9() {
@@ -91,8 +91,11 @@ async fn a_dead_engine_is_started_again() {
             StatusCode::NO_CONTENT
         );
         errors += 1;
-        // Looked at after the death has been noticed: the first look may be too early to tell.
-        tokio::time::sleep(NOTICED_WITHIN).await;
+        let deadline = Instant::now() + PATIENCE;
+        while running_engine(sluice.child.id(), engine).is_none_or(|pid| pid == victim) {
+            assert!(Instant::now() < deadline, "{engine} is not started again");
+            tokio::time::sleep(POLL).await;
+        }
         sluice.until_ready(true).await;
         sluice.until_errors(errors).await;
     }
