@@ -16,6 +16,7 @@ pub(crate) mod activity;
 pub(crate) mod anomalies;
 mod answers;
 mod blocks;
+pub(crate) mod channels;
 pub(crate) mod downloads;
 pub(crate) mod evaluations;
 mod flag_health;

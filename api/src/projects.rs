@@ -14,5 +14,5 @@ use crate::ApiState;
 pub(crate) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(routes::list, routes::create))
-        .routes(routes!(routes::delete))
+        .routes(routes!(routes::update, routes::delete))
 }

@@ -8,8 +8,9 @@ use axum::http::request::Parts;
 use sluice_schema::id::ProjectId;
 
 use crate::ApiState;
-use crate::auth::credential::{self, Credential, KeyHolder, SessionUser};
+use crate::auth::credential::{self, Access, Credential, KeyHolder, SessionUser};
 use crate::error::{ApiError, ApiResult};
+use crate::insights::channels::DefaultChannel;
 use crate::openapi::PROJECT_HEADER;
 use crate::role::Role;
 
@@ -66,6 +67,8 @@ pub struct ProjectScope {
     pub role: Role,
     /// Who the caller is.
     pub actor: Actor,
+    /// What views of the project treat the channel `default` as.
+    pub(crate) default_channel: DefaultChannel,
 }
 
 impl ProjectScope {
@@ -73,15 +76,19 @@ impl ProjectScope {
         let credential = Credential::of(parts, state).await?;
         let slug = project_header(parts)
             .ok_or_else(|| ApiError::bad_request("the header X-Project must name a project"))?;
-        let (project, role) = credential
-            .resolve(state, slug)
-            .await?
-            .ok_or_else(|| ApiError::not_found("project"))?;
-        Ok(Self {
-            project,
-            role,
-            actor: credential.actor(),
-        })
+        let access = credential.resolve(state, slug).await?;
+        let access = access.ok_or_else(|| ApiError::not_found("project"))?;
+        Ok(Self::new(access, credential.actor()))
+    }
+
+    /// Of somebody who may act there.
+    pub(crate) fn new(access: Access, actor: Actor) -> Self {
+        Self {
+            project: access.project,
+            role: access.role,
+            actor,
+            default_channel: access.default_channel,
+        }
     }
 
     async fn with_role(parts: &Parts, state: &ApiState, least: Role) -> ApiResult<Self> {

@@ -48,6 +48,7 @@ actions! {
     API_KEY_REVOKED: "api_key.revoked" on "api_key";
     API_KEY_DELETED: "api_key.deleted" on "api_key";
     PROJECT_CREATED: "project.created" on "project";
+    PROJECT_UPDATED: "project.updated" on "project";
     PROJECT_DELETED: "project.deleted" on "project";
     USER_OVERRIDE_CREATED: "user_override.created" on "user_override";
     USER_OVERRIDE_DELETED: "user_override.deleted" on "user_override";

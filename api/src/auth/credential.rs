@@ -8,6 +8,7 @@ use sluice_schema::id::ProjectId;
 use super::{store, token};
 use crate::ApiState;
 use crate::error::{ApiError, ApiResult};
+use crate::insights::channels::DefaultChannel;
 use crate::role::Role;
 use crate::scope::Actor;
 
@@ -46,6 +47,17 @@ pub struct KeyHolder {
     pub project: ProjectId,
     /// Slug of that project.
     pub slug: String,
+    /// What views of that project treat the channel `default` as.
+    pub(crate) default_channel: DefaultChannel,
+}
+
+/// A project, and what somebody may do there.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) project: ProjectId,
+    pub(crate) role: Role,
+    /// What views of the project treat the channel `default` as.
+    pub(crate) default_channel: DefaultChannel,
 }
 
 impl Credential {
@@ -62,16 +74,12 @@ impl Credential {
             .ok_or_else(|| ApiError::unauthorized("invalid or expired credential"))
     }
 
-    /// The project of that slug and the caller's role in it; none if there is
-    /// no such project or the caller has nothing to do with it.
-    pub(crate) async fn resolve(
-        &self,
-        state: &ApiState,
-        slug: &str,
-    ) -> ApiResult<Option<(ProjectId, Role)>> {
+    /// The project of that slug and what the caller may do in it; none if there
+    /// is no such project or the caller has nothing to do with it.
+    pub(crate) async fn resolve(&self, state: &ApiState, slug: &str) -> ApiResult<Option<Access>> {
         match self {
             Self::Session(user) => Ok(store::membership(&state.postgres, user.id, slug).await?),
-            Self::Key(key) => Ok((key.slug == slug).then_some((key.project, key.role))),
+            Self::Key(key) => Ok((key.slug == slug).then(|| key.access())),
         }
     }
 
@@ -83,6 +91,17 @@ impl Credential {
                 id: key.id,
                 name: key.name.clone(),
             },
+        }
+    }
+}
+
+impl KeyHolder {
+    /// What it may do in its project.
+    fn access(&self) -> Access {
+        Access {
+            project: self.project,
+            role: self.role,
+            default_channel: self.default_channel.clone(),
         }
     }
 }

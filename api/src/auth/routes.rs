@@ -77,7 +77,10 @@ pub(super) async fn me(
         Some(slug) => store::membership(&state.postgres, user.id, slug).await?,
         None => None,
     };
-    Ok(Json(UserInfo::of(user, membership.map(|(_, role)| role))))
+    Ok(Json(UserInfo::of(
+        user,
+        membership.map(|access| access.role),
+    )))
 }
 
 /// The members of the project, newest first.

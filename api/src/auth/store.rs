@@ -2,10 +2,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sluice_schema::id::ProjectId;
 use sqlx::{PgConnection, PgPool};
 
-use super::credential::{KeyHolder, SessionUser};
+use super::credential::{Access, KeyHolder, SessionUser};
 use super::model::Member;
 use super::token;
 use crate::error::ApiResult;
+use crate::insights::channels::DefaultChannel;
 use crate::role::Role;
 
 /// How long a session lives.
@@ -62,7 +63,16 @@ pub(crate) async fn purge_sessions(pool: &PgPool, now: DateTime<Utc>) -> Result<
     Ok(delete.bind(now).execute(pool).await?.rows_affected())
 }
 
-type KeyRow = (i64, String, String, i64, String, Option<DateTime<Utc>>);
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    id: i64,
+    name: String,
+    role: String,
+    project_id: i64,
+    slug: String,
+    treat_default_channel_as: Option<String>,
+    last_used_at: Option<DateTime<Utc>>,
+}
 
 /// The active key of this hash; notes that it was used.
 pub(super) async fn use_key(
@@ -71,45 +81,52 @@ pub(super) async fn use_key(
     now: DateTime<Utc>,
 ) -> Result<Option<KeyHolder>, sqlx::Error> {
     let row: Option<KeyRow> = sqlx::query_as(
-        "select k.id, k.name, k.role, k.project_id, p.slug, k.last_used_at
+        "select k.id, k.name, k.role, k.project_id, p.slug, p.treat_default_channel_as,
+                k.last_used_at
          from api_keys k join projects p on p.id = k.project_id
          where k.key_hash = $1 and k.is_active",
     )
     .bind(key_hash)
     .fetch_optional(pool)
     .await?;
-    let Some((id, name, role, project, slug, last_used_at)) = row else {
+    let Some(key) = row else {
         return Ok(None);
     };
+    let last_used_at = key.last_used_at;
     if last_used_at.is_none_or(|last| last <= now - LAST_USE_STEP) {
         let update = sqlx::query("update api_keys set last_used_at = $2 where id = $1");
-        update.bind(id).bind(now).execute(pool).await?;
+        update.bind(key.id).bind(now).execute(pool).await?;
     }
-    let (role, project) = (Role::from_stored(&role), ProjectId(project));
     Ok(Some(KeyHolder {
-        id,
-        name,
-        role,
-        project,
-        slug,
+        id: key.id,
+        name: key.name,
+        role: Role::from_stored(&key.role),
+        project: ProjectId(key.project_id),
+        slug: key.slug,
+        default_channel: DefaultChannel::new(key.treat_default_channel_as),
     }))
 }
 
-/// The project of that slug and the user's role there, if a member.
+/// The project of that slug and what the user may do there, if a member.
 pub(crate) async fn membership(
     pool: &PgPool,
     user: i64,
     slug: &str,
-) -> Result<Option<(ProjectId, Role)>, sqlx::Error> {
-    let row: Option<(i64, String)> = sqlx::query_as(
-        "select p.id, m.role from memberships m join projects p on p.id = m.project_id
+) -> Result<Option<Access>, sqlx::Error> {
+    let row: Option<(i64, String, Option<String>)> = sqlx::query_as(
+        "select p.id, m.role, p.treat_default_channel_as
+         from memberships m join projects p on p.id = m.project_id
          where m.user_id = $1 and p.slug = $2",
     )
     .bind(user)
     .bind(slug)
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(|(project, role)| (ProjectId(project), Role::from_stored(&role))))
+    Ok(row.map(|(project, role, treated_as)| Access {
+        project: ProjectId(project),
+        role: Role::from_stored(&role),
+        default_channel: DefaultChannel::new(treated_as),
+    }))
 }
 
 /// Makes the user a member.

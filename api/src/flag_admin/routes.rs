@@ -17,7 +17,7 @@ use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
 use crate::insights::evaluations::store::{CountedFlag, totals_by_flag};
-use crate::scope::{Editor, Viewer};
+use crate::scope::{Editor, ProjectScope, Viewer};
 use crate::text;
 use crate::version::{IfMatch, Version};
 
@@ -34,15 +34,15 @@ pub(super) async fn list(
     Viewer(scope): Viewer,
 ) -> ApiResult<Json<Vec<FlagListItem>>> {
     let mut flags = reads::list(&state.postgres, scope.project).await?;
-    count_evaluations(&state, scope.project, &mut flags).await;
+    count_evaluations(&state, &scope, &mut flags).await;
     Ok(Json(flags))
 }
 
 /// Fills in how often flags were evaluated in the last 7 days. People must be
 /// able to switch flags while nothing can be counted: the list is shown anyway.
-async fn count_evaluations(state: &ApiState, project: ProjectId, flags: &mut [FlagListItem]) {
+async fn count_evaluations(state: &ApiState, scope: &ProjectScope, flags: &mut [FlagListItem]) {
     let counted: Vec<CountedFlag> = flags.iter().map(FlagListItem::counted).collect();
-    let totals = totals_by_flag(state, project, &counted, LISTED_DAYS);
+    let totals = totals_by_flag(state, scope, &counted, LISTED_DAYS);
     let totals = tokio::time::timeout(COUNTS_WAIT, totals).await;
     match totals {
         Ok(Ok(mut totals)) => flags

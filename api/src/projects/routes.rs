@@ -4,11 +4,12 @@ use axum::http::StatusCode;
 use serde_json::json;
 use sluice_schema::id::ProjectId;
 
-use super::model::{CreateProject, Project};
+use super::model::{CreateProject, Project, UpdateProject};
 use super::{slug, store};
 use crate::ApiState;
 use crate::audit::Action;
 use crate::auth;
+use crate::auth::credential::SessionUser;
 use crate::change::Change;
 use crate::error::{ApiError, ApiResult};
 use crate::extract::{JsonBody, Path};
@@ -54,6 +55,51 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(project)))
 }
 
+/// Changes how the project is looked at. Goes by the caller's role in that
+/// project; `X-Project` plays no part.
+///
+/// With `treatDefaultChannelAs`, health, performance, events and evaluations
+/// count and show the channel `default` as that channel, also where a view is
+/// asked for `default`. Anomalies, downloads and rollouts keep channels as they
+/// are.
+#[utoipa::path(patch, path = "/projects/{slug}", tag = "projects", security(("bearer" = [])),
+    params(("slug" = String, Path)), request_body = UpdateProject,
+    responses((status = 200, body = Project),
+              (status = 403, description = "Not for API keys, nor below admin"),
+              (status = 404, description = "No such project of the caller's")))]
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Session(user): Session,
+    Path(slug): Path<String>,
+    JsonBody(body): JsonBody<UpdateProject>,
+) -> ApiResult<Json<Project>> {
+    let scope = administered(&state, &user, &slug).await?;
+    let to = body.default_channel()?;
+    let mut change = Change::begin(&state, &scope).await?;
+    let project = store::lock(&mut change).await?;
+    let mut project = project.ok_or_else(|| ApiError::not_found("project"))?;
+    if let Some(to) = to.filter(|to| *to != project.treat_default_channel_as) {
+        project.treat_default_channel_as = to;
+        store::update(&mut change, &project).await?;
+        change
+            .audit(Action::PROJECT_UPDATED, project.id, project.settings())
+            .await?;
+    }
+    change.commit().await?;
+    Ok(Json(project))
+}
+
+/// A project as one of its admins may act in it.
+async fn administered(state: &ApiState, user: &SessionUser, slug: &str) -> ApiResult<ProjectScope> {
+    let access = auth::store::membership(&state.postgres, user.id, slug).await?;
+    let access = access.ok_or_else(|| ApiError::not_found("project"))?;
+    if access.role < Role::Admin {
+        let message = "only an admin of the project may change or delete it";
+        return Err(ApiError::forbidden(message));
+    }
+    Ok(ProjectScope::new(access, user.actor()))
+}
+
 /// Deletes a project with all it owns. Goes by the caller's role in that
 /// project; `X-Project` plays no part.
 #[utoipa::path(delete, path = "/projects/{slug}", tag = "projects", security(("bearer" = [])),
@@ -66,18 +112,8 @@ pub(super) async fn delete(
     Session(user): Session,
     Path(slug): Path<String>,
 ) -> ApiResult<StatusCode> {
-    let membership = auth::store::membership(&state.postgres, user.id, &slug).await?;
-    let (project, role) = membership.ok_or_else(|| ApiError::not_found("project"))?;
-    if role < Role::Admin {
-        return Err(ApiError::forbidden(
-            "only an admin of the project may delete it",
-        ));
-    }
-    let scope = ProjectScope {
-        project,
-        role,
-        actor: user.actor(),
-    };
+    let scope = administered(&state, &user, &slug).await?;
+    let project = scope.project;
     let mut change = Change::begin(&state, &scope).await?;
     if store::is_last_of(change.connection(), user.id).await? {
         return Err(ApiError::conflict("your last project cannot be deleted"));

@@ -6,6 +6,7 @@ use super::model::Project;
 use super::slug::Slug;
 use crate::auth;
 use crate::auth::credential::Credential;
+use crate::change::Change;
 use crate::error::ApiError;
 use crate::error::ApiResult;
 use crate::role::Role;
@@ -18,7 +19,7 @@ pub(super) async fn list(pool: &PgPool, caller: &Credential) -> Result<Vec<Proje
     match caller {
         Credential::Session(user) => {
             sqlx::query_as(
-                "select p.id, p.uuid, p.name, p.slug, p.created_at
+                "select p.id, p.uuid, p.name, p.slug, p.created_at, p.treat_default_channel_as
                  from projects p join memberships m on m.project_id = p.id
                  where m.user_id = $1
                  order by p.created_at, p.id",
@@ -28,10 +29,13 @@ pub(super) async fn list(pool: &PgPool, caller: &Credential) -> Result<Vec<Proje
             .await
         }
         Credential::Key(key) => {
-            sqlx::query_as("select id, uuid, name, slug, created_at from projects where id = $1")
-                .bind(key.project.0)
-                .fetch_all(pool)
-                .await
+            sqlx::query_as(
+                "select id, uuid, name, slug, created_at, treat_default_channel_as
+                 from projects where id = $1",
+            )
+            .bind(key.project.0)
+            .fetch_all(pool)
+            .await
         }
     }
 }
@@ -45,7 +49,7 @@ pub(crate) async fn insert(
 ) -> Result<Project, sqlx::Error> {
     sqlx::query_as(
         "insert into projects (name, slug, created_at) values ($1, $2, $3)
-         returning id, uuid, name, slug, created_at",
+         returning id, uuid, name, slug, created_at, treat_default_channel_as",
     )
     .bind(name)
     .bind(slug.as_str())
@@ -65,7 +69,7 @@ pub(crate) async fn insert_with_free_slug(
         let project = sqlx::query_as(
             "insert into projects (name, slug, created_at) values ($1, $2, $3)
              on conflict (slug) do nothing
-             returning id, uuid, name, slug, created_at",
+             returning id, uuid, name, slug, created_at, treat_default_channel_as",
         )
         .bind(name)
         .bind(candidate.as_str())
@@ -109,6 +113,27 @@ pub(crate) async fn add_main_branch(
     .bind(at)
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// The project, locked for a change.
+pub(super) async fn lock(change: &mut Change) -> Result<Option<Project>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, uuid, name, slug, created_at, treat_default_channel_as
+         from projects where id = $1 for no key update",
+    )
+    .bind(change.project())
+    .fetch_optional(change.connection())
+    .await
+}
+
+/// Stores what can be changed of a project that this change has locked.
+pub(super) async fn update(change: &mut Change, project: &Project) -> Result<(), sqlx::Error> {
+    sqlx::query("update projects set treat_default_channel_as = $2 where id = $1")
+        .bind(change.project())
+        .bind(&project.treat_default_channel_as)
+        .execute(change.connection())
+        .await?;
     Ok(())
 }
 

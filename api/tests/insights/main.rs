@@ -11,6 +11,7 @@ mod access;
 mod activity;
 mod adoption;
 mod anomalies;
+mod default_channel;
 mod downloads;
 mod edge;
 mod flags;

@@ -365,7 +365,8 @@ async fn every_route_asks_for_its_role() {
     }
 }
 
-/// The table of management.md §20.1, but for the optional `/assets/presign`.
+/// The table of management.md §20.1, but for the optional `/assets/presign`, and
+/// with the project setting of telemetry.md §2.9.
 /// `P`: nobody, `S`: a session, `B`: any credential; the others are roles.
 const CONTRACT: &str = "
     P GET /auth/setup-status
@@ -382,6 +383,7 @@ const CONTRACT: &str = "
     A DELETE /auth/api-keys/{id}
     B GET /projects
     S POST /projects
+    S PATCH /projects/{slug}
     S DELETE /projects/{slug}
     V GET /updates
     E POST /updates
@@ -477,5 +479,5 @@ async fn every_route_of_the_contract_is_there_and_asks_for_its_role() {
         }
         rows += 1;
     }
-    assert_eq!(rows, 66);
+    assert_eq!(rows, 67);
 }

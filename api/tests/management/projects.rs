@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{KEY, holder};
 use crate::table::refuse;
-use crate::world::{ADMIN, BEGINNING, Caller, EDITOR, World, hash, keys};
+use crate::world::{ADMIN, BEGINNING, Caller, EDITOR, THEIR_ADMIN, VIEWER, World, hash, keys};
 
 #[tokio::test]
 async fn api_keys_are_shown_once_used_and_ended() {
@@ -248,4 +248,84 @@ async fn projects_are_made_and_deleted_by_their_own_admins() {
         )
     );
     world.delete(ADMIN, "/projects/ours").await.expect(409);
+}
+
+/// Telemetry.md §2.9: off by default, and a project's own.
+#[tokio::test]
+async fn admins_say_what_the_default_channel_is_treated_as() {
+    const FIELD: &str = "treatDefaultChannelAs";
+    let world = World::start().await;
+    let set = |value: Value| json!({ FIELD: value });
+    let path = "/projects/ours";
+    let plain = world.get(VIEWER, "/projects").await.expect(200)[0].clone();
+    assert_eq!(keys(&plain), ["createdAt", "id", "name", "slug", "uuid"]);
+    let rows = [
+        (set(json!("default")), 400, FIELD),
+        (set(json!(" default ")), 400, FIELD),
+        (set(json!("x".repeat(201))), 400, FIELD),
+        (set(json!(true)), 400, FIELD),
+        (set(json!(["production"])), 400, FIELD),
+        (json!([]), 400, "object"),
+    ];
+    refuse(&world, ADMIN, Method::PATCH, path, &rows).await;
+
+    // X-Project plays no part: the role in the path's project decides.
+    let elsewhere = Caller {
+        project: "theirs",
+        ..ADMIN
+    };
+    let set_to = async |caller, path, value| world.patch(caller, path, &set(value)).await;
+    let production = || json!("production");
+    for (caller, status) in [(EDITOR, 403), (VIEWER, 403), (KEY, 403), (THEIR_ADMIN, 404)] {
+        set_to(caller, path, production()).await.expect(status);
+    }
+    set_to(ADMIN, "/projects/theirs", production())
+        .await
+        .expect(404);
+    set_to(ADMIN, "/projects/nobodys", production())
+        .await
+        .expect(404);
+    let audited = world.audit().await.len();
+    let with_it = set_to(elsewhere, path, json!(" production "))
+        .await
+        .expect(200);
+    let mut expected = plain.clone();
+    expected[FIELD] = production();
+    assert_eq!(with_it, expected);
+    let (action, entity, details, actor) = world.last_audit().await;
+    assert_eq!(
+        (action.as_str(), &entity),
+        ("project.updated", &plain["id"])
+    );
+    assert_eq!(details, json!({ "slug": "ours", FIELD: "production" }));
+    assert_eq!(actor, "ours-admin");
+    assert_eq!(world.audit().await.len(), audited + 1);
+
+    // What changes nothing leaves nothing.
+    for same in [set(production()), json!({}), json!({ "name": "ignored" })] {
+        let answer = world.patch(ADMIN, path, &same).await;
+        assert_eq!(answer.expect(200), expected, "{same}");
+    }
+    assert_eq!(world.audit().await.len(), audited + 1);
+    for caller in [VIEWER, KEY] {
+        let listed = world.get(caller, "/projects").await.expect(200);
+        assert_eq!(listed, json!([expected]));
+    }
+    let theirs = world.get(THEIR_ADMIN, "/projects").await.expect(200);
+    assert_eq!(theirs[0].get(FIELD), None);
+
+    for (n, nothing) in (2..).zip([Value::Null, json!(" ")]) {
+        let off = set_to(ADMIN, path, nothing).await.expect(200);
+        assert_eq!(off, plain);
+        let details = world.last_audit().await.2;
+        assert_eq!(details, json!({ "slug": "ours", FIELD: null }));
+        assert_eq!(world.audit().await.len(), audited + 2 * n - 2);
+        set_to(ADMIN, path, json!("beta")).await.expect(200);
+    }
+    // Nor does anybody else store what means nothing.
+    for wrong in ["default", "", " \t"] {
+        let update = "update projects set treat_default_channel_as = $1";
+        let stored = sqlx::query(update).bind(wrong).execute(&world.pool).await;
+        assert!(stored.is_err(), "{wrong:?}");
+    }
 }

@@ -8,6 +8,7 @@ use super::evidence;
 use super::model::{Filter, TelemetryEvent, grade};
 use crate::ApiState;
 use crate::error::ApiResult;
+use crate::insights::channels::Channels;
 use crate::insights::observe::{self, EventRow};
 
 /// A page of the events of a type, newest first.
@@ -21,7 +22,7 @@ pub(super) async fn list(
     let page = observe::Page::new(filter.limit, filter.offset);
     let filter = observe::Filter {
         types: vec![kind],
-        channel: filter.channel,
+        channels: Channels::exactly(filter.channel),
         platform: filter.platform,
         from: Some(filter.since),
         detail: observe::Detail {

@@ -22,13 +22,13 @@ pub(in crate::insights) async fn get(
     let flag = flag.ok_or_else(|| ApiError::not_found("Flag"))?;
     let variations = store::variations(&state.postgres, scope.project, id).await?;
     let dates = query.dates(state.clock.now());
-    let channel = query.channel.as_deref();
+    let channels = scope.default_channel.filter(query.channel);
     let counts = store::counts_of_flag(
         &state.insights.reader,
         scope.project,
         &flag,
         &dates,
-        channel,
+        &channels,
     )
     .await?;
     Ok(Json(FlagEvaluations::new(&dates, &variations, &counts)))

@@ -11,8 +11,10 @@ use sqlx::PgPool;
 
 use super::model::Variation;
 use crate::ApiState;
+use crate::insights::channels::{Channels, DefaultChannel};
 use crate::insights::reader::{ReadError, Reader};
 use crate::insights::window::{Window, start_of_day};
+use crate::scope::ProjectScope;
 
 const SECONDS_PER_HOUR: i64 = 3_600;
 /// Values of one flag that are looked at one by one, the most frequent first;
@@ -112,13 +114,13 @@ pub(super) async fn variations(
     .await
 }
 
-/// What is counted of a flag on these dates, ascending, in one channel or in all.
+/// What is counted of a flag on these dates, ascending, in some channels or in all.
 pub(super) async fn counts_of_flag(
     reader: &Reader,
     project: ProjectId,
     flag: &CountedFlag,
     dates: &[NaiveDate],
-    channel: Option<&str>,
+    channels: &Channels,
 ) -> Result<FlagCounts, ReadError> {
     let window = match (dates.first(), dates.last()) {
         (Some(first), Some(last)) => Window {
@@ -131,7 +133,7 @@ pub(super) async fn counts_of_flag(
     let slice = Slice {
         project,
         flags,
-        channel,
+        channels,
     };
     let (by_date, by_value, last_at) = tokio::try_join!(
         slice.by_bucket(reader, window, DAYS),
@@ -161,12 +163,12 @@ pub(in crate::insights) async fn flag_evals(
     flags: &[CountedFlag],
     window: Window,
     bucket: Buckets,
-    channel: Option<&str>,
+    channels: &Channels,
 ) -> Result<HashMap<i64, u64>, ReadError> {
     let slice = Slice {
         project,
         flags,
-        channel,
+        channels,
     };
     slice.by_bucket(reader, window, bucket).await
 }
@@ -175,12 +177,13 @@ pub(in crate::insights) async fn flag_evals(
 /// UTC dates, of which the last is today.
 pub(crate) async fn totals_by_flag(
     state: &ApiState,
-    project: ProjectId,
+    scope: &ProjectScope,
     flags: &[CountedFlag],
     days: i64,
 ) -> Result<HashMap<String, Totals>, ReadError> {
     let window = Window::days(state.clock.now(), days);
-    totals(&state.insights.reader, project, flags, window).await
+    let (reader, shown_as) = (&state.insights.reader, &scope.default_channel);
+    totals(reader, scope.project, flags, window, shown_as).await
 }
 
 async fn totals(
@@ -188,11 +191,12 @@ async fn totals(
     project: ProjectId,
     flags: &[CountedFlag],
     window: Window,
+    default_channel: &DefaultChannel,
 ) -> Result<HashMap<String, Totals>, ReadError> {
     let slice = Slice {
         project,
         flags,
-        channel: None,
+        channels: &Channels::default(),
     };
     let select = "SELECT toString(flag_key), toString(channel), sum(n)";
     let group = "GROUP BY flag_key, channel";
@@ -203,7 +207,8 @@ async fn totals(
         let n = n as i64;
         flag.total += n;
         if !channel.is_empty() {
-            flag.by_channel.insert(channel, n);
+            let shown = default_channel.shown(channel);
+            *flag.by_channel.entry(shown).or_default() += n;
         }
     }
     Ok(totals)
@@ -213,7 +218,7 @@ async fn totals(
 struct Slice<'s> {
     project: ProjectId,
     flags: &'s [CountedFlag],
-    channel: Option<&'s str>,
+    channels: &'s Channels,
 }
 
 impl Slice<'_> {
@@ -263,7 +268,8 @@ impl Slice<'_> {
     }
 
     fn bound(&self, reader: &Reader, select: &str, window: Option<Window>, group: &str) -> Query {
-        let channel = self.channel.map_or("", |_| "AND channel = ?");
+        let (channel, named) = self.channels.condition().unzip();
+        let channel = channel.unwrap_or_default();
         let hours = window.map_or(
             "",
             |_| "AND hour >= toDateTime(?, 'UTC') AND hour < toDateTime(?, 'UTC')",
@@ -271,7 +277,7 @@ impl Slice<'_> {
         let statement = format!(
             "{select} FROM evaluation_hours WHERE project_id = ? AND flag_key IN ? \
              AND toUnixTimestamp(hour) >= transform(toString(flag_key), ?, ?, 4294967295) \
-             AND {COUNTED} {channel} {hours} {group}"
+             AND {COUNTED}{channel} {hours} {group}"
         );
         let keys: Vec<&str> = self.flags.iter().map(|flag| flag.key.as_str()).collect();
         let since: Vec<u32> = self.flags.iter().map(CountedFlag::since_s).collect();
@@ -282,8 +288,8 @@ impl Slice<'_> {
             .bind(&keys)
             .bind(&keys)
             .bind(since);
-        if let Some(channel) = self.channel {
-            query = query.bind(channel);
+        if let Some(named) = named {
+            query = query.bind(named);
         }
         match window {
             Some(window) => query

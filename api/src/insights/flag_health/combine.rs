@@ -180,6 +180,7 @@ mod tests {
 
     use super::super::model::Span;
     use super::*;
+    use crate::insights::channels::{Channels, DefaultChannel};
 
     const RUNTIMES: [&str; 2] = ["1.0.0", "2.0.0"];
 
@@ -195,7 +196,8 @@ mod tests {
                 DateTime::from_timestamp(1_800_000_000, 0).expect("a time"),
                 24,
             ),
-            channel: None,
+            channels: Channels::default(),
+            default_channel: DefaultChannel::default(),
             platform: None,
             runtime_version: None,
         }

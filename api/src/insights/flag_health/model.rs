@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::catalogue::{Flag, Slot};
+use crate::insights::channels::{Channels, DefaultChannel};
 use crate::insights::metrics::{Percent, Status, Sums};
 use crate::insights::window::Window;
 
@@ -17,7 +18,9 @@ pub(in crate::insights) struct Question {
     pub(super) flags: Arc<Vec<Flag>>,
     pub(super) grain: Grain,
     pub(super) span: Span,
-    pub(super) channel: Option<String>,
+    pub(super) channels: Channels,
+    /// As which channel the slices of `default` are shown.
+    pub(super) default_channel: DefaultChannel,
     pub(super) platform: Option<String>,
     pub(super) runtime_version: Option<String>,
 }

@@ -39,7 +39,8 @@ pub(in crate::insights) async fn impacts(
         flags: Arc::clone(&flags),
         grain: query.grain(),
         span: query.span(now),
-        channel: query.channel,
+        channels: scope.default_channel.filter(query.channel),
+        default_channel: scope.default_channel,
         platform: query.platform,
         runtime_version: None,
     };
@@ -82,7 +83,8 @@ pub(in crate::insights) async fn health(
         flags: Arc::new(flags),
         grain: Grain::Channel,
         span: Span::hours(now, hours),
-        channel: query.channel,
+        channels: scope.default_channel.filter(query.channel),
+        default_channel: scope.default_channel,
         platform: query.platform,
         runtime_version: query.runtime_version,
     };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::combine::{self, Held, MapRow};
 use super::model::{Grain, Question, Slices, Span};
+use crate::insights::channels::DefaultChannel;
 use crate::insights::folds::Snapshot;
 use crate::insights::reader::{ReadError, Reader, Statement, Value};
 use crate::insights::stored::{Rows, SUMS, StoredSums, Tables, maps_with_flag};
@@ -77,8 +78,9 @@ pub(super) async fn read(
     )?;
     let question = question.clone();
     let combined = spawn_blocking(move || {
+        let row = |stored: StoredMap| stored.shown(&question.default_channel);
         let [rows, before]: [Vec<MapRow>; 2] =
-            [rows, before].map(|rows| rows.into_iter().map(MapRow::from).collect());
+            [rows, before].map(|rows| rows.into_iter().map(row).collect());
         combine::slices(&question, &held, rows, &before)
     });
     combined
@@ -86,16 +88,18 @@ pub(super) async fn read(
         .map_err(|error| clickhouse::error::Error::Other(error.into()).into())
 }
 
-impl From<StoredMap> for MapRow {
-    fn from(stored: StoredMap) -> Self {
-        Self {
-            channel: stored.of_channel,
-            runtime_version: stored.of_runtime,
-            update_uuid: stored.of_update,
-            flag_map: stored.flag_map,
-            sums: stored.sums.into(),
-            devices: stored.devices,
-            errored: stored.errored,
+impl StoredMap {
+    /// Under the channel that it is shown as: rows of one channel are in the
+    /// same slices, whose devices are the union of theirs.
+    fn shown(self, default_channel: &DefaultChannel) -> MapRow {
+        MapRow {
+            channel: default_channel.shown(self.of_channel),
+            runtime_version: self.of_runtime,
+            update_uuid: self.of_update,
+            flag_map: self.flag_map,
+            sums: self.sums.into(),
+            devices: self.devices,
+            errored: self.errored,
         }
     }
 }
@@ -168,8 +172,9 @@ impl MapRead<'_> {
 
     fn filter(&self) -> Statement {
         let question = self.question;
-        let filter = Statement::default()
-            .with_some(" AND channel = ?", question.channel.as_deref())
+        let filter = question
+            .channels
+            .clause()
             .with_some(" AND platform = ?", question.platform.as_deref())
             .with_some(
                 " AND runtime_version = ?",

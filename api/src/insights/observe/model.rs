@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::paging::Position;
 pub(in crate::insights) use super::question::Question;
+use crate::insights::channels::DefaultChannel;
 
 /// What the store has for a question.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -126,7 +127,7 @@ impl EventRow {
     }
 
     /// On the wire; what is empty was not sent.
-    pub(super) fn into_event(self, maps: &FlagMaps) -> Event {
+    pub(super) fn into_event(self, maps: &FlagMaps, default_channel: &DefaultChannel) -> Event {
         let sent = |text: String| (!text.is_empty()).then_some(text);
         Event {
             id: self.position().id(),
@@ -134,7 +135,7 @@ impl EventRow {
             received_at: instant(self.received_us),
             update_uuid: sent(self.update_uuid),
             device_id: self.device_id,
-            channel_name: sent(self.channel),
+            channel_name: sent(default_channel.shown(self.channel)),
             platform: self.platform,
             runtime_version: self.runtime_version,
             kind: self.r#type,
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_null() {
-        let event = EventRow::default().into_event(&FlagMaps::new());
+        let event = EventRow::default().into_event(&FlagMaps::new(), &DefaultChannel::default());
         let json = serde_json::to_value(event).expect("serialises");
         for field in [
             "updateUuid",
@@ -199,7 +200,8 @@ mod tests {
             flag_map: 7,
             ..EventRow::default()
         };
-        let json = serde_json::to_value(row.into_event(&maps)).expect("serialises");
+        let json = serde_json::to_value(row.into_event(&maps, &DefaultChannel::default()))
+            .expect("serialises");
         assert_eq!(
             json["flagStates"],
             json!({"a": true, "b": "x", "c": {"d": [1]}})

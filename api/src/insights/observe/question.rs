@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 
 use super::paging::Position;
 use crate::error::{ApiError, ApiResult};
+use crate::insights::channels::{Channels, DefaultChannel};
 use crate::insights::window::{end_of_day, start_of_day};
 use crate::page::Whole;
 
@@ -69,6 +70,8 @@ pub(in crate::insights) struct Question {
     pub(super) filter: Filter,
     pub(super) group_by: Option<GroupBy>,
     pub(super) page: Page,
+    /// As which channel events of `default` are shown.
+    pub(super) default_channel: DefaultChannel,
 }
 
 /// Which events match.
@@ -76,7 +79,7 @@ pub(in crate::insights) struct Question {
 pub(in crate::insights) struct Filter {
     /// None matches nothing.
     pub(in crate::insights) types: Vec<&'static str>,
-    pub(in crate::insights) channel: Option<String>,
+    pub(in crate::insights) channels: Channels,
     pub(in crate::insights) platform: Option<String>,
     pub(in crate::insights) runtime_version: Option<String>,
     /// In lower case.
@@ -122,16 +125,17 @@ pub(in crate::insights) struct Page {
 }
 
 impl Question {
-    pub(super) fn new(query: ObserveQuery) -> ApiResult<Self> {
+    pub(super) fn new(query: ObserveQuery, default_channel: DefaultChannel) -> ApiResult<Self> {
         let page = Page::of(&query)?;
         let group_by = query.group_by.as_deref().map(|by| match by {
             "name" => GroupBy::Name,
             _ => GroupBy::Message,
         });
         Ok(Self {
-            filter: Filter::new(query)?,
+            filter: Filter::new(query, &default_channel)?,
             group_by,
             page,
+            default_channel,
         })
     }
 }
@@ -169,12 +173,12 @@ impl Page {
 }
 
 impl Filter {
-    fn new(query: ObserveQuery) -> ApiResult<Self> {
+    fn new(query: ObserveQuery, default_channel: &DefaultChannel) -> ApiResult<Self> {
         Ok(Self {
             types: types(query.r#type.as_deref()),
             from: instant("from", query.from.as_deref(), start_of_day)?,
             to: instant("to", query.to.as_deref(), end_of_day)?,
-            channel: query.channel,
+            channels: default_channel.filter(query.channel),
             platform: query.platform,
             runtime_version: query.runtime_version,
             update_uuid: query.update_uuid.map(|uuid| uuid.to_lowercase()),
@@ -232,7 +236,7 @@ mod tests {
     use super::*;
 
     fn question(query: ObserveQuery) -> Question {
-        Question::new(query).expect("a good query")
+        Question::new(query, DefaultChannel::default()).expect("a good query")
     }
 
     #[test]

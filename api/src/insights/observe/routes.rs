@@ -23,7 +23,7 @@ pub(in crate::insights) async fn events(
     Viewer(scope): Viewer,
     ReadQuery(query): ReadQuery<ObserveQuery>,
 ) -> ApiResult<Json<Arc<Observed>>> {
-    let question = Question::new(query)?;
+    let question = Question::new(query, scope.default_channel)?;
     let now = state.clock.now();
     let insights = &state.insights;
     // Raw events do not wait for folds: an answer lives as long as a snapshot.

@@ -6,6 +6,7 @@ use sluice_schema::id::ProjectId;
 use super::model::{EventList, EventRow, FlagMaps, Group, GroupList, Observed, instant};
 use super::paging::{Position, lower_bounds, split};
 use super::question::{Detail, Filter, GroupBy, Page, Question};
+use crate::insights::channels::DefaultChannel;
 use crate::insights::reader::{ReadError, Reader, Statement};
 use crate::insights::stored::maps_with_flag;
 
@@ -32,7 +33,10 @@ pub(super) async fn read(
     let void = question.filter.is_void(now);
     Ok(match question.group_by {
         None if void => Observed::Events(EventList::default()),
-        None => Observed::Events(matches.list(question.page).await?),
+        None => {
+            let events = matches.list(question.page, &question.default_channel);
+            Observed::Events(events.await?)
+        }
         Some(_) if void => Observed::Groups(GroupList::default()),
         Some(by) => Observed::Groups(matches.groups(by, question.page).await?),
     })
@@ -79,12 +83,17 @@ struct MapRow {
 }
 
 impl Matches<'_> {
-    async fn list(&self, page: Page) -> Result<EventList, ReadError> {
+    async fn list(
+        &self,
+        page: Page,
+        default_channel: &DefaultChannel,
+    ) -> Result<EventList, ReadError> {
         let (total, rows) = tokio::try_join!(self.total(), self.page(page))?;
         let full = page.limit > 0 && rows.len() as u64 == page.limit;
         let last = rows.last().filter(|_| full).map(EventRow::position);
         let maps = self.flag_maps(&rows).await?;
-        let events = rows.into_iter().map(|row| row.into_event(&maps));
+        let event = |row: EventRow| row.into_event(&maps, default_channel);
+        let events = rows.into_iter().map(event);
         Ok(EventList {
             events: events.collect(),
             total,
@@ -222,7 +231,7 @@ impl Matches<'_> {
         let update = format!(" AND {update_uuid} = ?");
         Statement::default()
             .with(" AND type IN ?", types.as_slice())
-            .with_some(" AND channel = ?", self.filter.channel.as_deref())
+            .append(self.filter.channels.clause())
             .with_some(" AND platform = ?", self.filter.platform.as_deref())
             .with_some(
                 " AND runtime_version = ?",

@@ -2,6 +2,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::insights::channels::{Channels, DefaultChannel};
 use crate::insights::window::Window;
 use crate::page::Whole;
 
@@ -27,17 +28,21 @@ pub(crate) struct PerformanceQuery {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::insights) struct Question {
     pub(super) window: Window,
-    pub(super) channel: Option<String>,
+    pub(super) channels: Channels,
     pub(super) platform: Option<String>,
     pub(super) runtime_version: Option<String>,
 }
 
 impl Question {
-    pub(super) fn new(query: PerformanceQuery, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(
+        query: PerformanceQuery,
+        default_channel: &DefaultChannel,
+        now: DateTime<Utc>,
+    ) -> Self {
         let hours = Whole::clamped(query.hours, DEFAULT_HOURS, 1, MAX_HOURS);
         Self {
             window: Window::hours(now, hours),
-            channel: query.channel,
+            channels: default_channel.filter(query.channel),
             platform: query.platform,
             runtime_version: query.runtime_version,
         }

@@ -18,7 +18,8 @@ pub(in crate::insights) async fn get(
     ReadQuery(query): ReadQuery<PerformanceQuery>,
 ) -> ApiResult<Json<Performance>> {
     let now = state.clock.now();
-    let (project, question) = (scope.project, Question::new(query, now));
+    let question = Question::new(query, &scope.default_channel, now);
+    let project = scope.project;
     let insights = &state.insights;
     let folds = insights.folds.snapshot(now).await?;
     // Samples do not wait for folds: an answer lives as long as a snapshot.

@@ -52,7 +52,7 @@ pub(super) async fn read(
             " AND hour < toDateTime(?, 'UTC')",
             question.window.to.timestamp(),
         )
-        .with_some(" AND channel = ?", question.channel.as_deref())
+        .append(question.channels.clause())
         .with_some(" AND platform = ?", question.platform.as_deref())
         .with_some(
             " AND runtime_version = ?",

@@ -5,6 +5,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::insights::channels::{Channels, DefaultChannel};
 use crate::insights::downloads::model::FirstServed;
 use crate::insights::metrics::{Percent, Sums};
 use crate::insights::window::Window;
@@ -75,13 +76,17 @@ pub(in crate::insights) struct Question {
 /// Which events count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Filter {
-    pub(super) channel: Option<String>,
+    pub(super) channels: Channels,
     pub(super) platform: Option<String>,
     pub(super) flag_key: Option<String>,
 }
 
 impl Question {
-    pub(super) fn new(query: TimeseriesQuery, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(
+        query: TimeseriesQuery,
+        default_channel: &DefaultChannel,
+        now: DateTime<Utc>,
+    ) -> Self {
         let bucket = Bucket::named(query.bucket.as_deref());
         let most = match bucket {
             Bucket::Day => MAX_DAYS,
@@ -93,7 +98,7 @@ impl Question {
             window: Self::window(bucket, days, now),
             bucket,
             filter: Filter {
-                channel: query.channel,
+                channels: default_channel.filter(query.channel),
                 platform: query.platform,
                 flag_key: query.flag_key,
             },
@@ -247,7 +252,11 @@ mod tests {
             bucket: Some(bucket.to_owned()),
             ..TimeseriesQuery::default()
         };
-        Question::new(query, DateTime::from_timestamp(now_s, 5).expect("a time"))
+        Question::new(
+            query,
+            &DefaultChannel::default(),
+            DateTime::from_timestamp(now_s, 5).expect("a time"),
+        )
     }
 
     fn nothing(question: &Question) -> Vec<Point> {
@@ -295,7 +304,10 @@ mod tests {
         assert_eq!(question(3, "week", 1_800_000_000).bucket, Bucket::Day);
         let query = TimeseriesQuery::default();
         let now = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
-        assert_eq!(nothing(&Question::new(query, now)).len(), 14);
+        assert_eq!(
+            nothing(&Question::new(query, &DefaultChannel::default(), now)).len(),
+            14
+        );
         assert!(question(3, "day", 1_800_000_000).unfiltered().is_none());
     }
 }

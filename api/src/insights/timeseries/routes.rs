@@ -25,7 +25,8 @@ pub(in crate::insights) async fn get(
 ) -> ApiResult<Json<Timeseries>> {
     let now = state.clock.now();
     let folds = state.insights.folds.snapshot(now).await?;
-    let (project, question) = (scope.project, Question::new(query, now));
+    let question = Question::new(query, &scope.default_channel, now);
+    let project = scope.project;
     Ok(Json(Timeseries {
         data: points(&state, project, &folds, &question).await?,
         last_updated_at: state.insights.counted_until(project, &folds).await?,

@@ -29,7 +29,8 @@ struct BucketRow {
     devices: u64,
 }
 
-/// What devices were first served. Downloads know nothing of flags.
+/// What devices were first served. Downloads know nothing of flags, nor of the
+/// channel `default`.
 pub(super) async fn first_served(
     reader: Reader,
     project: ProjectId,
@@ -37,8 +38,9 @@ pub(super) async fn first_served(
 ) -> Result<FirstServed, ReadError> {
     let span = (question.window, question.bucket);
     let Filter {
-        channel, platform, ..
+        channels, platform, ..
     } = question.filter;
+    let channel = channels.name().map(str::to_owned);
     read_first_served(reader, project, span, channel, platform).await
 }
 
@@ -54,8 +56,8 @@ pub(super) async fn flag_evals(
         Bucket::Day => evaluations::DAYS,
         Bucket::Hour => evaluations::HOURS,
     };
-    let channel = question.filter.channel.as_deref();
-    evaluations::flag_evals(&reader, project, &flags, question.window, bucket, channel).await
+    let channels = &question.filter.channels;
+    evaluations::flag_evals(&reader, project, &flags, question.window, bucket, channels).await
 }
 
 /// What a project reported in the window of a question.
@@ -119,8 +121,9 @@ fn merged(rows: Statement, bucket: Bucket, devices: &str) -> Statement {
 }
 
 fn where_clause(project: ProjectId, filter: &Filter) -> Statement {
-    let clause = Statement::default()
-        .with_some(" AND channel = ?", filter.channel.as_deref())
+    let clause = filter
+        .channels
+        .clause()
         .with_some(" AND platform = ?", filter.platform.as_deref());
     match &filter.flag_key {
         None => clause,

@@ -90,9 +90,10 @@ async fn buckets_hold_what_is_counted_of_the_flags_there_are() {
         from: instant("2026-02-28T00:00:00Z"),
         to: instant("2026-03-02T00:00:00Z"),
     };
-    let buckets = async |bucket, channel, flag| {
+    let buckets = async |bucket, channel: Option<&str>, flag| {
+        let channels = Channels::exactly(channel.map(str::to_owned));
         let flags = flags(&pool, MINE, flag).await.unwrap();
-        let found = flag_evals(&reader, MINE, &flags, window, bucket, channel).await;
+        let found = flag_evals(&reader, MINE, &flags, window, bucket, &channels).await;
         let mut found: Vec<_> = found.unwrap().into_iter().collect();
         found.sort_unstable();
         found
@@ -112,7 +113,7 @@ async fn buckets_hold_what_is_counted_of_the_flags_there_are() {
         (start("2026-03-01T00:00:00Z"), 16),
     ];
     assert_eq!(buckets(HOURS, None, None).await, hours);
-    let none = flag_evals(&reader, MINE, &[], window, DAYS, None).await;
+    let none = flag_evals(&reader, MINE, &[], window, DAYS, &Channels::default()).await;
     assert_eq!(none.unwrap(), HashMap::new(), "it has no flags");
 }
 
@@ -136,7 +137,7 @@ async fn a_flag_has_its_own_counts_and_its_latest_report() {
     };
     let date = |text: &str| text.parse::<NaiveDate>().unwrap();
     let dates = [date("2026-02-28"), date("2026-03-01")];
-    let counts = counts_of_flag(&reader, MINE, &flag, &dates, None)
+    let counts = counts_of_flag(&reader, MINE, &flag, &dates, &Channels::default())
         .await
         .unwrap();
     assert_eq!(
@@ -147,7 +148,8 @@ async fn a_flag_has_its_own_counts_and_its_latest_report() {
     assert_eq!(counts.by_value, values);
     assert_eq!(counts.last_at, Some(instant("2026-03-01T08:30:04Z")));
 
-    let beta = counts_of_flag(&reader, MINE, &flag, &dates, Some("beta"))
+    let beta = Channels::exactly(Some("beta".to_owned()));
+    let beta = counts_of_flag(&reader, MINE, &flag, &dates, &beta)
         .await
         .unwrap();
     assert_eq!((beta.by_date, beta.by_value), (HashMap::new(), Vec::new()));
@@ -159,7 +161,9 @@ async fn a_flag_has_its_own_counts_and_its_latest_report() {
 
     let flags = [flag];
     let window = Window::days(instant("2026-03-01T12:00:00Z"), 11);
-    let totals = totals(&reader, MINE, &flags, window).await.unwrap();
+    let as_it_is = DefaultChannel::default();
+    let totals = totals(&reader, MINE, &flags, window, &as_it_is).await;
+    let totals = totals.unwrap();
     let expected = Totals {
         total: 15,
         by_channel: BTreeMap::from([("beta".to_owned(), 1)]),
