@@ -92,7 +92,7 @@ pub(crate) struct EvaluationFailure {
 /// Evaluates one flag.
 #[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep",
     security(("bearer" = [])), params(("key" = String, Path, description = "Key of the flag")),
-    request_body = EvaluationRequest,
+    request_body = Option<EvaluationRequest>,
     responses((status = 200, body = EvaluationSuccess),
               (status = 400, body = EvaluationFailure),
               (status = 404, body = EvaluationFailure),
@@ -119,7 +119,7 @@ pub(super) async fn one(
 
 /// Evaluates every flag that is on.
 #[utoipa::path(post, path = "/ofrep/v1/evaluate/flags", tag = "ofrep",
-    security(("bearer" = [])), request_body = EvaluationRequest,
+    security(("bearer" = [])), request_body = Option<EvaluationRequest>,
     params(("If-None-Match" = Option<String>, Header, description = "Entity tags that the client has")),
     responses((status = 200, body = BulkSuccess, headers(("etag" = String))),
               (status = 304, description = "As the client has it"),
@@ -206,9 +206,11 @@ async fn evaluation_context(request: Request) -> Result<Map<String, Value>, Fail
     if request.body().is_end_stream() {
         return Ok(Map::new());
     }
-    let body = JsonBody::<EvaluationRequest, BODY_LIMIT_BYTES>::from_request(request, &()).await;
-    let JsonBody(body) = body.map_err(Failure::Parse)?;
-    Ok(body.context.unwrap_or_default())
+    type Body = JsonBody<Option<EvaluationRequest>, BODY_LIMIT_BYTES>;
+    let JsonBody(body) = Body::from_request(request, &())
+        .await
+        .map_err(Failure::Parse)?;
+    Ok(body.and_then(|body| body.context).unwrap_or_default())
 }
 
 async fn device(request: Request) -> Result<Device, Failure> {
