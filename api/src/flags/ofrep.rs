@@ -206,10 +206,9 @@ async fn evaluation_context(request: Request) -> Result<Map<String, Value>, Fail
     if request.body().is_end_stream() {
         return Ok(Map::new());
     }
-    type Body = JsonBody<Option<EvaluationRequest>, BODY_LIMIT_BYTES>;
-    let JsonBody(body) = Body::from_request(request, &())
-        .await
-        .map_err(Failure::Parse)?;
+    let body: Result<JsonBody<Option<EvaluationRequest>, BODY_LIMIT_BYTES>, _> =
+        JsonBody::from_request(request, &()).await;
+    let JsonBody(body) = body.map_err(Failure::Parse)?;
     Ok(body.and_then(|body| body.context).unwrap_or_default())
 }
 
