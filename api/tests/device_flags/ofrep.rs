@@ -240,8 +240,9 @@ async fn a_request_without_a_body_has_no_context() {
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await;
         let body: Value = serde_json::from_slice(&body.unwrap()).unwrap();
         assert_eq!(body.pointer(reason), Some(&json!("DEFAULT")), "{body}");
-        let null = world.post(path, &[("authorization", &bearer)], &Value::Null);
-        assert_eq!(null.await.json(), body);
+        let authorization = [("authorization", bearer.as_str())];
+        let null = world.post(path, &authorization, &Value::Null).await;
+        assert_eq!(null.json(), body);
     }
 }
 
