@@ -1,5 +1,6 @@
 //! Engines for tests: one server of a kind per test process, which ends with
-//! the process, and an empty database per call.
+//! the process, and an empty database per call; and a clock for promises that
+//! are told in seconds.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -134,15 +134,6 @@ impl Directory {
         self.now_ms() < self.current_until_ms.load(Ordering::Relaxed)
     }
 
-    /// Reads everything before [`follow`](Self::follow) does, for whoever would
-    /// rather wait than refuse its first requests.
-    ///
-    /// # Errors
-    /// Postgres is away.
-    pub async fn load(&self) -> Result<(), sqlx::Error> {
-        self.read().await
-    }
-
     /// Keeps the snapshot until `stop` is cancelled.
     pub async fn follow(&self, stop: CancellationToken) {
         let following = async {
@@ -177,7 +168,7 @@ impl Directory {
         // It listens before it reads, so that no change falls between.
         let mut changes = Changes::listen(&self.postgres, SIGN_OF_LIFE).await?;
         loop {
-            self.read().await?;
+            self.load().await?;
             let read_at = Instant::now();
             while read_at.elapsed() < READ_AGAIN {
                 if changes.wait(SIGN_OF_LIFE, TOGETHER).await? {
@@ -189,7 +180,12 @@ impl Directory {
     }
 
     /// Reads everything. The snapshot is current from the moment before.
-    async fn read(&self) -> Result<(), sqlx::Error> {
+    /// [`follow`](Self::follow) does it; whoever would rather wait than refuse
+    /// its first requests does it before.
+    ///
+    /// # Errors
+    /// Postgres is away.
+    pub async fn load(&self) -> Result<(), sqlx::Error> {
         let rows = timeout(READ, postgres::read(&self.postgres)).await;
         let rows = rows.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         metrics::directory_read(rows.is_ok());

@@ -84,6 +84,7 @@ async fn find(change: &mut Change, flag: i64, channel: &str) -> Result<Option<Fo
                      then not f.enabled and s.enabled_changed_at <= f.enabled_changed_at
                      else exists (select from release_links l
                                   where l.project_id = $1 and l.flag_id = $2
+                                    and l.state = 'active' and l.link_type = 'kill_switch'
                                     and l.created_at >= s.enabled_changed_at)
                 end as is_overruled
          from flag_env_settings s join flags f on f.id = s.flag_id

@@ -154,6 +154,19 @@ async fn bad_requests_are_refused_by_name() {
     }
 }
 
+/// Routes whose clock stands still: no token flows in.
+async fn limited(flag_limits: FlagLimits) -> (World, axum::Router) {
+    let world = World::with_policy(Policy {
+        flag_limits,
+        ..Policy::default()
+    })
+    .await;
+    let now = chrono::Utc::now();
+    let clock = sluice_api::clock::Clock::from_fn(move || now);
+    let router = sluice_api::router(world.state.clone().with_clock(clock));
+    (world, router)
+}
+
 #[tokio::test]
 async fn a_device_and_a_project_are_held_to_their_rates() {
     let flag_limits = FlagLimits {
@@ -161,18 +174,7 @@ async fn a_device_and_a_project_are_held_to_their_rates() {
         device_per_s: 2.0,
         ..FlagLimits::default()
     };
-    let world = World::with_policy(Policy {
-        flag_limits,
-        ..Policy::default()
-    })
-    .await;
-    // A clock that stands still: no token flows in.
-    let now = chrono::Utc::now();
-    let state = world
-        .state
-        .clone()
-        .with_clock(sluice_api::clock::Clock::from_fn(move || now));
-    let router = sluice_api::router(state);
+    let (_world, router) = limited(flag_limits).await;
     let statuses = async |device: &str, times: usize| {
         let mut statuses = Vec::new();
         for _ in 0..times {
@@ -254,17 +256,7 @@ async fn an_address_is_held_to_its_rate() {
         address_per_s: 2.0,
         ..FlagLimits::default()
     };
-    let world = World::with_policy(Policy {
-        flag_limits,
-        ..Policy::default()
-    })
-    .await;
-    let now = chrono::Utc::now();
-    let state = world
-        .state
-        .clone()
-        .with_clock(sluice_api::clock::Clock::from_fn(move || now));
-    let router = sluice_api::router(state);
+    let (_world, router) = limited(flag_limits).await;
     let mut device = 0;
     let mut status = async |path: &str, address: &str| {
         device += 1;

@@ -204,6 +204,20 @@ async fn a_channel_is_switched_off_again_against_a_release() {
     world.patch(EDITOR, &setting, &off).await.expect(200);
     assert_eq!(switched(&world).await.0, again);
     assert_eq!(world.audit().await.len(), audited);
+
+    // A later release that was reverted, or that only watches, overrules nothing.
+    world.wait(TimeDelta::minutes(1));
+    let later = world.now().to_rfc3339();
+    for over in [
+        "state = 'reverted'",
+        "state = 'active', link_type = 'monitor'",
+    ] {
+        let update = format!("update release_links set created_at = '{later}', {over}");
+        world.run(&update).await;
+        world.patch(EDITOR, &setting, &off).await.expect(200);
+        assert_eq!(switched(&world).await.0, again, "{over}");
+    }
+    assert_eq!(world.audit().await.len(), audited);
 }
 
 /// Several processes have several clocks, and who waits for another began before it.
